@@ -1,0 +1,41 @@
+/* Collectives between ranks, behind one table: MPI for host memory, NCCL for device memory (communicator_nccl.c).
+ *
+ * Every function is Collective: all ranks call it, in the same order, with the same count. Sums of integers are exact
+ * whatever the order; float sums are for reduction = "float" only. Counts are 64-bit; implementations cut them where the
+ * library takes 32-bit ones. */
+#ifndef DIST_COMMUNICATOR_H
+#define DIST_COMMUNICATOR_H
+
+#include "io/status.h"
+
+#include <stdint.h>
+
+typedef struct Communicator Communicator;
+
+typedef struct CommunicatorOps {
+    const char *name;
+    Status (*sum_i64)(Communicator *, int64_t *data, int64_t count);   /* in place, all ranks get the sum */
+    Status (*sum_f32)(Communicator *, float *data, int64_t count);
+    Status (*max_i32)(Communicator *, int32_t *data, int64_t count);
+    Status (*broadcast)(Communicator *, void *data, int64_t bytes, int root);
+    /* out: world * bytes, in rank order, on every rank. */
+    Status (*all_gather)(Communicator *, const void *in, void *out, int64_t bytes);
+    Status (*barrier)(Communicator *);
+    void (*destroy)(Communicator *);
+} CommunicatorOps;
+
+struct Communicator {
+    const CommunicatorOps *ops;
+    int rank, world;
+    void *context;
+};
+
+/* Collective. Over all ranks of the launch; host pointers. */
+Status communicator_mpi_create(Communicator **out);
+void communicator_destroy(Communicator *communicator); /* Collective; accepts NULL */
+
+/* Collective. All ranks learn the worst result: when any rank brings an error, every rank returns one (its own, or
+ * "rank N failed: MESSAGE"). Takes ownership of status. Called where ranks must agree to go on. */
+Status communicator_agree(Communicator *communicator, Status status);
+
+#endif

@@ -1,0 +1,20 @@
+/* Who am I: ranks as started by mpirun, srun (pmix) or alone. The only place that starts and ends MPI. */
+#ifndef DIST_LAUNCH_H
+#define DIST_LAUNCH_H
+
+#include "io/status.h"
+
+typedef struct Launch {
+    int rank, world;             /* in the job */
+    int local_rank, local_world; /* on this host */
+    char host[256];
+} Launch;
+
+/* Collective. Starts MPI (MPI_THREAD_FUNNELED or better) and finds the ranks on this host. A plain start is one rank; it
+ * must also work where MPI has no launcher at all (singleton). */
+Status launch_start(int *argc, char ***argv, Launch *out);
+/* Collective. Call on every rank before exit, with the exit status: a rank that failed alone takes the others down by
+ * MPI_Abort(exit_status) instead of leaving them waiting. all_ranks_alike: every rank has this same result. */
+void launch_finish(int exit_status, int all_ranks_alike);
+
+#endif

@@ -1,0 +1,48 @@
+/* A device: one GPU, or this process's CPU cores, or the planner that only counts memory.
+ *
+ * Work is issued in order on the device's stream; on the CPU every call has finished when it returns. */
+#ifndef KERNELS_DEVICE_H
+#define KERNELS_DEVICE_H
+
+#include "io/status.h"
+#include "kernels/tensor.h"
+
+#include <stdbool.h>
+
+typedef enum BackendKind {
+    BACKEND_CPU,
+    BACKEND_CUDA,
+    BACKEND_PLAN, /* every op and copy does nothing: a step run on it yields the exact arena peak */
+} BackendKind;
+
+typedef struct Ops Ops;
+typedef struct DeviceMemory DeviceMemory; /* allocation and copies of a backend; see device.c */
+
+typedef struct Device {
+    BackendKind kind;
+    const Ops *ops; /* kernels/ops.h */
+    const DeviceMemory *memory;
+    int threads;    /* CPU worker threads */
+    void *context;  /* of the backend; owned */
+    char name[128]; /* "CPU (AVX-512), 2 threads", "NVIDIA H200" */
+} Device;
+
+/* local_rank chooses the GPU. threads 0: OMP_NUM_THREADS or all cores available to this process.
+ * STATUS_FAILED where the backend is not built in, has no usable device, or the CPU is too old: says why. */
+Status device_open(BackendKind kind, int local_rank, int threads, Device **out);
+void device_close(Device *device);
+/* True when CUDA is built in and a GPU is present; otherwise *why (static) says in a line why not. */
+bool device_cuda_available(const char **why);
+
+/* 64-byte (CPU) or 256-byte (CUDA) aligned. Contents undefined. */
+Status device_allocate(Device *device, size_t bytes, void **out);
+void device_release(Device *device, void *data);
+Status device_upload(Device *device, void *destination, const void *host, size_t bytes);   /* host -> device */
+Status device_download(Device *device, void *host, const void *source, size_t bytes);      /* device -> host, waits */
+Status device_copy(Device *device, void *destination, const void *source, size_t bytes);   /* within the device */
+Status device_fill_zero(Device *device, void *data, size_t bytes);
+Status device_synchronize(Device *device);
+/* Whether host pointers may be used as device pointers (mapped weights are then not copied). */
+bool device_is_host(const Device *device);
+
+#endif

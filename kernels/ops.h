@@ -1,0 +1,141 @@
+/* The op interface: a table of fused operations with one implementation per backend.
+ *
+ * Conventions for every op
+ * - Letters: T tokens (rows of a packed batch), S sequences, D width, H query heads, G key/value heads, E head dimension,
+ *   V vocabulary, R rank, N/K/M generic matrix sizes.
+ * - "act" is the activation dtype of the run, F32 or BF16; one call never mixes them. Arithmetic, sums and statistics are
+ *   fp32 or better whatever the storage; results are rounded once, to nearest even.
+ * - Outputs do not alias inputs unless the op says "in place". Optional operands are tensor_absent().
+ * - `accumulate`: false writes the result, true adds it to what the output holds.
+ * - Bits do not depend on the number of threads; sums over tokens are cut into fixed blocks added in block order.
+ * - Empty tensors (zero rows) are valid and do nothing.
+ * - Arguments are checked by the caller's construction; ops return an error only for what the device can do wrong (out of
+ *   memory, unsupported shape, lost device) and for shapes an implementation cannot take, by name.
+ * - `scratch` memory that an op needs comes from the arena given to it, high side, and is released before it returns. */
+#ifndef KERNELS_OPS_H
+#define KERNELS_OPS_H
+
+#include "kernels/arena.h"
+#include "kernels/device.h"
+
+#include <stdint.h>
+
+/* A packed batch's sequence boundaries. Sequence s covers rows offsets[s] .. offsets[s+1]-1. */
+typedef struct SequenceLayout {
+    int64_t tokens, sequences, longest;
+    const int32_t *offsets;        /* cu_seqlens, [S+1], device */
+    const int32_t *host_offsets;   /* the same on the host */
+    const int32_t *positions;      /* [T] position inside the sequence, device */
+    const int32_t *sample_of_token; /* [T] sample number (dropout key), device */
+} SequenceLayout;
+
+/* Dropout mask of element (token row t, channel c): keep = bits16 >= threshold, where bits16 is the (c % 8)-th 16-bit
+ * piece (low half of word 0 first) of Philox4x32-10 with key (seed low, seed high ^ input_id) and
+ * counter (c / 8, positions[t], sample_of_token[t], step), threshold = round(p * 65536). Kept values are scaled by
+ * 65536 / (65536 - threshold), so the expectation is exact. p = 0 is the identity. */
+typedef struct Dropout {
+    float p;
+    uint64_t seed;
+    uint32_t step;
+    uint32_t input_id; /* which activation of the network: LoRA targets that read the same input share a mask */
+} Dropout;
+
+typedef struct AttentionShape {
+    int64_t query_heads, key_heads, head_dimension;
+    float scale; /* usually 1 / sqrt(head_dimension) */
+    bool causal;
+} AttentionShape;
+
+typedef struct AdamWSettings {
+    float learning_rate, beta1, beta2, epsilon, weight_decay;
+    float gradient_scale; /* multiplies every gradient (clipping) */
+    int64_t update;       /* 1-based number of this update, for the bias corrections */
+} AdamWSettings;
+
+struct Ops {
+    const char *name;
+
+    /* c[M,N] = alpha * op(a) op(b) + beta * c + bias[N].
+     * op(a) is a[M,K], or a[K,M] transposed when transpose_a; op(b) is b[K,N], or b[N,K] transposed when transpose_b.
+     * dtypes: a, b both F32 or both BF16; c F32 or that dtype. bias: absent or of the dtype of a.
+     * transpose_a is the weight-gradient shape: the long sum runs over K = tokens. */
+    Status (*matmul)(Device *, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b, Tensor bias,
+                     float alpha, float beta);
+
+    /* y[T,D] = table[ids[t], :]. Backward: gradient[V,D] (F32) += rows of dy, in token order. */
+    Status (*embedding_forward)(Device *, Tensor y, Tensor table, Tensor ids);
+    Status (*embedding_backward)(Device *, Arena *scratch, Tensor gradient, Tensor dy, Tensor ids);
+
+    /* RMSNorm (Zhang & Sennrich 2019), with the residual addition in front:
+     *   sum[T,D] = x + delta (delta absent: sum is absent, x itself is normalised)
+     *   rstd[T] = 1 / sqrt(mean(sum^2) + epsilon);  y = sum * rstd * weight[D]
+     * sum is rounded to act before the statistics are taken, so that a recomputation from it gives the same bits. */
+    Status (*rms_norm_forward)(Device *, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight,
+                               float epsilon);
+    /* dx[T,D] (+)= rstd * (g - xhat * mean(g * xhat)), g = dy * weight, xhat = x * rstd.
+     * dweight[D] (F32, absent when frozen) += sum_t dy * xhat. x is the normalised input (the sum). */
+    Status (*rms_norm_backward)(Device *, Arena *scratch, Tensor dx, bool accumulate, Tensor dweight, Tensor dy, Tensor x,
+                                Tensor weight, Tensor rstd);
+
+    /* cos_sin[T, E] F32: row t holds cos(p * f_i) for i < E/2, then sin; p = positions[t], f_i = theta^(-2i/E). */
+    Status (*rope_table)(Device *, Tensor cos_sin, const int32_t *positions, float theta);
+    /* In place on x[T, heads, E]: half-split rotation (x1, x2) -> (x1 cos - x2 sin, x2 cos + x1 sin) with x1 = x[..E/2],
+     * x2 = x[E/2..] (Su et al. 2021, GPT-NeoX layout). inverse rotates back: the backward pass. */
+    Status (*rope)(Device *, Tensor x, Tensor cos_sin, bool inverse);
+
+    /* Softmax attention inside each sequence; query head h reads key/value head h / (H/G).
+     * out, q [T,H,E]; k, v [T,G,E]; lse [H,T] F32 = log of the sum of exponentials (of scaled scores). */
+    Status (*attention_forward)(Device *, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                const SequenceLayout *layout, AttentionShape shape);
+    /* dq, dk, dv are written. Deterministic. */
+    Status (*attention_backward)(Device *, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+                                 Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
+                                 AttentionShape shape);
+
+    /* y = silu(gate) * up (Shazeer 2020), all [T,F]. Backward may be in place: dgate == gate and dup == up are allowed. */
+    Status (*swiglu_forward)(Device *, Tensor y, Tensor gate, Tensor up);
+    Status (*swiglu_backward)(Device *, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+
+    /* Cross-entropy of the language-model head at label positions only, without ever holding all logits.
+     * hidden[T,D]; weight[V,D]; rows[n] I32: hidden row that predicts labels[n] I32.
+     *   nll[n] F32 = logsumexp(z) - ((1-s) z_label + s mean_v z_v),  z = weight hidden[row],  s = label_smoothing.
+     * dhidden (absent in evaluation) is written entirely: rows without a label are zero, others
+     * scale * weight^T (softmax(z) - target). dweight [V,D] (F32, absent when frozen) += scale * (softmax - target) hidden^T.
+     * rows are strictly increasing. Temporary memory is bounded (row chunks), whatever n is. */
+    Status (*linear_cross_entropy)(Device *, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
+                                   Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
+
+    /* y[T,K] (+)= dropout(x[T,K]): forward, and, with the same key, the backward pass. In place allowed (y == x) when not
+     * accumulating. */
+    Status (*dropout)(Device *, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);
+
+    /* y = x with conversion between F32 and BF16; same element count. */
+    Status (*cast)(Device *, Tensor y, Tensor x);
+    /* y += alpha * x, both act or both F32. */
+    Status (*add)(Device *, Tensor y, Tensor x, float alpha);
+    /* gradient[N] (F32) += sum over rows of dy[T,N]: bias gradients. */
+    Status (*column_sum)(Device *, Arena *scratch, Tensor gradient, Tensor dy);
+
+    /* Exact reduction (DESIGN.md, idea 5): q[n] I64 += llrint(x * 2^48) for F32 x; any |x| >= 2^10, NaN or Inf sets
+     * flag[0] (I32) to 1 and adds nothing for that element. x is zeroed behind the conversion. */
+    Status (*fixed_point_accumulate)(Device *, Tensor q, Tensor flag, Tensor x);
+    /* x = q * 2^-48; q is zeroed behind the conversion. */
+    Status (*fixed_point_convert)(Device *, Tensor x, Tensor q);
+
+    /* result[0] (F64, device) = sum of squares of x (F32), in fixed blocks. */
+    Status (*sum_squares)(Device *, Arena *scratch, Tensor result, Tensor x);
+
+    /* AdamW (Loshchilov & Hutter 2019) on F32 arrays of n elements, decoupled decay as torch.optim.AdamW:
+     *   p -= lr * wd * p;  g' = gradient_scale * g;  m = b1 m + (1-b1) g';  v = b2 v + (1-b2) g'^2;
+     *   p -= lr * (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps).
+     * value: absent, or the BF16 compute copy of parameter, refreshed by rounding. */
+    Status (*adamw)(Device *, Tensor parameter, Tensor exp_avg, Tensor exp_avg_sq, Tensor value, Tensor gradient,
+                    AdamWSettings settings);
+};
+
+/* Table of the CPU backend for this machine's instruction set level; NULL and *why when the CPU is too old. */
+const Ops *ops_cpu(const char **why);
+/* A table whose ops do nothing but take and give back their scratch; used with BACKEND_PLAN. */
+const Ops *ops_plan(void);
+
+#endif
