@@ -1,4 +1,6 @@
-/* Files written whole or not at all, and other things the operating system must be asked for with care. */
+/* Files written whole or not at all, and other things the operating system must be asked for with care.
+ * Errors name the path: STATUS_INVALID for what the user named wrongly (missing, a directory, no permission),
+ * STATUS_FAILED for what the machine could not do (disk full, I/O error). */
 #ifndef IO_FILE_H
 #define IO_FILE_H
 
@@ -11,7 +13,8 @@
 Status file_read(const char *path, Text *out);
 /* Writes path atomically: a temporary file in the same directory, fsync, rename, fsync of the directory. */
 Status file_write_atomic(const char *path, const void *bytes, size_t length);
-/* fsyncs an already written temporary file, renames it to path, fsyncs the directory. */
+/* fsyncs an already written temporary file, renames it to path, fsyncs the directory. On failure the temporary file is
+ * removed and path is as before. */
 Status file_commit(const char *temporary_path, const char *path);
 Status file_make_directories(const char *path); /* mkdir -p */
 /* Replaces a symbolic link by rename. */

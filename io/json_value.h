@@ -33,7 +33,14 @@ const char *json_value_type_name(const JsonValue *v); /* "object", "string", ...
 JsonValue *json_value_get(const JsonValue *v, const char *key);
 size_t json_value_size(const JsonValue *v); /* of an array or object, else 0 */
 JsonValue *json_value_at(const JsonValue *v, size_t index);
-/* Object members in file order: index 0..size-1. */
+/* Object members in file order, one after the other: for (JsonMember m = {0}; json_value_next_member(v, &m);). */
+typedef struct JsonMember {
+    const char *key;
+    JsonValue *value;
+    void *iterator;
+} JsonMember;
+bool json_value_next_member(const JsonValue *v, JsonMember *member);
+/* Member number index in file order, NULL past the end. Walks there: for whole objects use json_value_next_member. */
 const char *json_value_key_at(const JsonValue *v, size_t index, JsonValue **member);
 const char *json_value_string(const JsonValue *v, size_t *length); /* NULL when not a string; length may be NULL */
 double json_value_number(const JsonValue *v);                      /* 0 when not a number */
@@ -50,7 +57,7 @@ JsonValue *json_value_new_object(void);
 JsonValue *json_value_new_array(void);
 JsonValue *json_value_new_string(const char *bytes, size_t length); /* NULL for invalid UTF-8 */
 JsonValue *json_value_new_integer(int64_t value);
-JsonValue *json_value_new_number(double value);
+JsonValue *json_value_new_number(double value); /* null when not finite: JSON has no NaN */
 JsonValue *json_value_new_boolean(bool value);
 Status json_value_set(JsonValue *object, const char *key, JsonValue *child);
 Status json_value_append(JsonValue *array, JsonValue *child);
