@@ -1,0 +1,30 @@
+/* What a backend provides beneath device.h: how to open the device, and how to obtain, fill and copy its memory.
+ *
+ * device.c forwards every device_... call here, so that nothing above it asks which backend runs. The CPU and the planner
+ * live in device.c; kernels/cuda/ provides device_memory_cuda(). */
+#ifndef KERNELS_DEVICE_MEMORY_H
+#define KERNELS_DEVICE_MEMORY_H
+
+#include "kernels/device.h"
+
+struct DeviceMemory {
+    /* Fills device->ops, context, threads and name. device->threads holds the caller's wish (0 = all). */
+    Status (*open)(Device *device, int local_rank);
+    void (*close)(Device *device); /* frees the context; not called when open failed */
+    Status (*allocate)(Device *device, size_t bytes, void **out); /* bytes > 0 */
+    void (*release)(Device *device, void *data);                  /* data != NULL */
+    Status (*upload)(Device *device, void *destination, const void *host, size_t bytes);
+    Status (*download)(Device *device, void *host, const void *source, size_t bytes);
+    Status (*copy)(Device *device, void *destination, const void *source, size_t bytes);
+    Status (*zero)(Device *device, void *data, size_t bytes);
+    Status (*synchronize)(Device *device);
+    bool is_host; /* host pointers are device pointers */
+};
+
+#ifdef ADAMEM_HAVE_CUDA
+const DeviceMemory *device_memory_cuda(void);
+/* True when a usable GPU is present; otherwise *why (static) says in a line why not. */
+bool device_memory_cuda_available(const char **why);
+#endif
+
+#endif
