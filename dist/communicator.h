@@ -14,11 +14,11 @@ typedef struct Communicator Communicator;
 
 typedef struct CommunicatorOps {
     const char *name;
-    Status (*sum_i64)(Communicator *, int64_t *data, int64_t count);   /* in place, all ranks get the sum */
+    Status (*sum_i64)(Communicator *, int64_t *data, int64_t count); /* in place, all ranks get the sum */
     Status (*sum_f32)(Communicator *, float *data, int64_t count);
     Status (*max_i32)(Communicator *, int32_t *data, int64_t count);
     Status (*broadcast)(Communicator *, void *data, int64_t bytes, int root);
-    /* out: world * bytes, in rank order, on every rank. */
+    /* out: world * bytes, in rank order, on every rank; must not overlap in. */
     Status (*all_gather)(Communicator *, const void *in, void *out, int64_t bytes);
     Status (*barrier)(Communicator *);
     void (*destroy)(Communicator *);
@@ -30,12 +30,13 @@ struct Communicator {
     void *context;
 };
 
-/* Collective. Over all ranks of the launch; host pointers. */
+/* Over all ranks of the launch (launch_start comes first); host pointers. */
 Status communicator_mpi_create(Communicator **out);
 void communicator_destroy(Communicator *communicator); /* Collective; accepts NULL */
 
-/* Collective. All ranks learn the worst result: when any rank brings an error, every rank returns one (its own, or
- * "rank N failed: MESSAGE"). Takes ownership of status. Called where ranks must agree to go on. */
+/* Collective. All ranks learn the worst result: when any rank brings an error, every rank returns one of the worst class:
+ * its own, or "rank N failed: MESSAGE" with the lowest such N. Failures and bad input are worse than diverged, that is
+ * worse than stopped. Takes ownership of status. Called where ranks must agree to go on. */
 Status communicator_agree(Communicator *communicator, Status status);
 
 #endif

@@ -2,8 +2,9 @@
  *
  * exact: every micro-batch gradient becomes 64-bit fixed point (2^-48) and is added as integers, so neither order, nor
  * ranks, nor the ring algorithm changes a bit. float: fp32 sums in the order of arrival, half the bytes.
- * Scalars (loss sums) take the same exact road in both modes. A NaN, Inf or |g| >= 2^10 anywhere makes `finite` false on
- * all ranks alike. */
+ * Scalars (loss sums) take the same exact road in both modes. A NaN, Inf or |g| >= 2^10 of one micro-batch anywhere makes
+ * `finite` false on all ranks alike; in float mode gradients are looked at once, as the total: NaN or Inf. The total of an
+ * element must stay within +-2^15. */
 #ifndef DIST_GRADIENT_REDUCTION_H
 #define DIST_GRADIENT_REDUCTION_H
 
@@ -17,16 +18,18 @@ typedef enum ReductionKind { REDUCTION_EXACT, REDUCTION_FLOAT } ReductionKind;
 
 /* gradient: [n] F32 device buffer that micro-batches add into and that finish() fills with the total. scalars: how many
  * doubles are summed beside it. Collective. */
-Status gradient_reduction_create(Device *device, Communicator *communicator, ReductionKind kind, Tensor gradient,
-                                 int scalars, GradientReduction **out);
+Status gradient_reduction_create(Device *device, Communicator *communicator, ReductionKind kind, Tensor gradient, int scalars,
+                                 GradientReduction **out);
 void gradient_reduction_destroy(GradientReduction *reduction);
 /* After each micro-batch's backward pass: takes the gradient buffer (zeroed behind it in exact mode) and adds scalars[]
  * (already divided by what makes them small: |x| < 2^10). */
 Status gradient_reduction_add(GradientReduction *reduction, const double *scalars);
-/* Collective. Leaves the total in the gradient buffer and scalars[]; resets the sums. *finite is equal on all ranks. The
- * caller zeroes the gradient buffer before the next micro-batch. */
+/* Collective. Leaves the total in the gradient buffer and scalars[]; resets the sums. *finite is equal on all ranks; when it
+ * is false the gradient buffer's content is meaningless, and scalars[] are still the sums unless one of them was the
+ * culprit (then all are NaN). The caller zeroes the gradient buffer before the next micro-batch. */
 Status gradient_reduction_finish(GradientReduction *reduction, double *scalars, bool *finite);
-/* Collective. The exact sum of a few doubles (|x| < 2^10 each) over ranks: evaluation losses. */
+/* Collective. In place, the exact sum of a few doubles (|x| < 2^10 each, else NaN and *finite false) over ranks: evaluation
+ * losses. */
 Status exact_sum(Communicator *communicator, double *values, int count, bool *finite);
 int64_t gradient_reduction_bytes(const GradientReduction *reduction); /* device memory held beside the gradient */
 

@@ -1,0 +1,202 @@
+#include "dist/gradient_reduction.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The same fixed point as the op fixed_point_accumulate: quantum 2^-48, |x| < 2^10. */
+#define FIXED_POINT_SCALE 0x1p48
+#define FIXED_POINT_LIMIT 0x1p10
+
+/* Host memory through which sums of another device's memory pass. */
+#define STAGING_BYTES ((size_t)32 << 20)
+
+/* A scalar's sum in 128 bits: batches and ranks beyond count cannot wrap it. */
+typedef __int128 FixedSum;
+
+struct GradientReduction {
+    Device *device;
+    Communicator *communicator;
+    ReductionKind kind;
+    Tensor gradient;
+    int64_t n;
+    int scalar_count;
+    FixedSum *scalar_sums; /* [scalar_count] */
+    int32_t scalar_flag;
+    int64_t *q;     /* exact: [n] device */
+    int32_t *flag;  /* exact: [1] device */
+    Arena *scratch; /* float: of the finiteness check */
+    size_t scratch_bytes;
+    double *squares; /* float: [1] device */
+    void *staging;   /* [STAGING_BYTES] host; NULL where the device is the host or there is one rank */
+};
+
+static int32_t out_of_range(double x) { return !(fabs(x) < FIXED_POINT_LIMIT); }
+
+static FixedSum to_fixed(double x) { return llrint(x * FIXED_POINT_SCALE); }
+
+/* values[count] = sums over ranks, rounded once. Collective. */
+static Status sum_fixed(Communicator *communicator, const FixedSum *sums, double *values, int count) {
+    enum { AT_ONCE = 32 };
+    for (int done = 0; done < count; done += AT_ONCE) {
+        int n = count - done < AT_ONCE ? count - done : AT_ONCE;
+        int64_t parts[2 * AT_ONCE]; /* each sum as high * 2^32 + low, so that no sum over ranks can wrap */
+        for (int i = 0; i < n; ++i) {
+            parts[2 * i] = (int64_t)(sums[done + i] >> 32);
+            parts[2 * i + 1] = (int64_t)(sums[done + i] & UINT32_MAX);
+        }
+        TRY(communicator->ops->sum_i64(communicator, parts, 2 * n));
+        for (int i = 0; i < n; ++i) {
+            FixedSum total = (FixedSum)parts[2 * i] * ((FixedSum)1 << 32) + parts[2 * i + 1];
+            values[done + i] = (double)total / FIXED_POINT_SCALE;
+        }
+    }
+    return STATUS_OK;
+}
+
+Status exact_sum(Communicator *communicator, double *values, int count, bool *finite) {
+    int32_t flag = 0;
+    *finite = false;
+    for (int i = 0; i < count; ++i) flag |= out_of_range(values[i]);
+    TRY(communicator->ops->max_i32(communicator, &flag, 1));
+    for (int i = 0; i < count; ++i) {
+        FixedSum sum = flag ? 0 : to_fixed(values[i]);
+        if (flag)
+            values[i] = NAN;
+        else
+            TRY(sum_fixed(communicator, &sum, &values[i], 1));
+    }
+    *finite = !flag;
+    return STATUS_OK;
+}
+
+static Status allocate_exact(GradientReduction *r) {
+    size_t bytes = (size_t)r->n * sizeof *r->q;
+    TRY(device_allocate(r->device, bytes ? bytes : sizeof *r->q, (void **)&r->q));
+    TRY(device_allocate(r->device, sizeof *r->flag, (void **)&r->flag));
+    TRY(device_fill_zero(r->device, r->q, bytes));
+    return device_fill_zero(r->device, r->flag, sizeof *r->flag);
+}
+
+static Status allocate_float(GradientReduction *r) {
+    /* sum_squares keeps one double per fixed block of elements; blocks of 256 would be very short ones. */
+    r->scratch_bytes = ((size_t)1 << 20) + (size_t)r->n / 256 * sizeof(double);
+    TRY(arena_create(r->device, r->scratch_bytes, &r->scratch));
+    return device_allocate(r->device, sizeof *r->squares, (void **)&r->squares);
+}
+
+static Status allocate(GradientReduction *r) {
+    TRY_ALLOC(r->scalar_sums = calloc((size_t)r->scalar_count + 1, sizeof *r->scalar_sums));
+    if (r->communicator->world > 1 && !device_is_host(r->device)) TRY_ALLOC(r->staging = malloc(STAGING_BYTES));
+    return r->kind == REDUCTION_EXACT ? allocate_exact(r) : allocate_float(r);
+}
+
+Status gradient_reduction_create(Device *device, Communicator *communicator, ReductionKind kind, Tensor gradient, int scalars,
+                                 GradientReduction **out) {
+    Status status;
+    GradientReduction *r = calloc(1, sizeof *r);
+    *out = NULL;
+    if (r) {
+        *r = (GradientReduction){.device = device,
+                                 .communicator = communicator,
+                                 .kind = kind,
+                                 .gradient = gradient,
+                                 .n = tensor_elements(gradient),
+                                 .scalar_count = scalars};
+        status = gradient.dtype == DTYPE_F32 ? allocate(r) : FAILURE("the gradient buffer is not F32");
+    } else
+        status = FAILURE("out of memory for the gradient reduction");
+    status = communicator_agree(communicator, status);
+    if (status)
+        gradient_reduction_destroy(r);
+    else
+        *out = r;
+    return status;
+}
+
+void gradient_reduction_destroy(GradientReduction *r) {
+    if (!r) return;
+    device_release(r->device, r->q);
+    device_release(r->device, r->flag);
+    device_release(r->device, r->squares);
+    if (r->scratch) arena_destroy(r->scratch);
+    free(r->scalar_sums);
+    free(r->staging);
+    free(r);
+}
+
+int64_t gradient_reduction_bytes(const GradientReduction *r) {
+    if (r->kind == REDUCTION_EXACT) return r->n * (int64_t)sizeof *r->q + (int64_t)sizeof *r->flag;
+    return (int64_t)(r->scratch_bytes + sizeof *r->squares);
+}
+
+Status gradient_reduction_add(GradientReduction *r, const double *scalars) {
+    for (int i = 0; i < r->scalar_count; ++i) {
+        if (out_of_range(scalars[i]))
+            r->scalar_flag = 1;
+        else
+            r->scalar_sums[i] += to_fixed(scalars[i]);
+    }
+    if (r->kind == REDUCTION_FLOAT) return STATUS_OK; /* micro-batches keep adding into the gradient buffer itself */
+    return r->device->ops->fixed_point_accumulate(r->device, tensor_1d(r->q, DTYPE_I64, r->n), tensor_1d(r->flag, DTYPE_I32, 1),
+                                                  tensor_1d(r->gradient.data, DTYPE_F32, r->n));
+}
+
+static Status sum_host(const GradientReduction *r, void *data, int64_t count) {
+    const CommunicatorOps *ops = r->communicator->ops;
+    return r->kind == REDUCTION_EXACT ? ops->sum_i64(r->communicator, data, count) : ops->sum_f32(r->communicator, data, count);
+}
+
+/* In place over ranks on device memory, whose elements are int64 (exact) or float. */
+static Status sum_over_ranks(GradientReduction *r, void *data) {
+    if (r->communicator->world == 1) return STATUS_OK;
+    if (device_is_host(r->device)) return sum_host(r, data, r->n);
+    size_t element = r->kind == REDUCTION_EXACT ? sizeof(int64_t) : sizeof(float);
+    int64_t chunk = (int64_t)(STAGING_BYTES / element);
+    for (int64_t done = 0; done < r->n; done += chunk) {
+        int64_t count = r->n - done < chunk ? r->n - done : chunk;
+        char *part = (char *)data + (size_t)done * element;
+        TRY(device_download(r->device, r->staging, part, (size_t)count * element));
+        TRY(sum_host(r, r->staging, count));
+        TRY(device_upload(r->device, part, r->staging, (size_t)count * element));
+    }
+    return device_synchronize(r->device); /* the staging buffer is free again */
+}
+
+/* Float mode: sums, then looks at the total, because finite parts can have an infinite sum. */
+static Status sum_float(GradientReduction *r, int32_t *flag) {
+    double squares = 0; /* a double holds the sum of squares of any finite floats */
+    TRY(sum_over_ranks(r, r->gradient.data));
+    TRY(r->device->ops->sum_squares(r->device, r->scratch, tensor_1d(r->squares, DTYPE_F64, 1),
+                                    tensor_1d(r->gradient.data, DTYPE_F32, r->n)));
+    TRY(device_download(r->device, &squares, r->squares, sizeof squares));
+    *flag = !isfinite(squares);
+    return STATUS_OK;
+}
+
+static Status sum_exact(GradientReduction *r, bool finite) {
+    TRY(device_fill_zero(r->device, r->flag, sizeof *r->flag));
+    if (!finite) return device_fill_zero(r->device, r->q, (size_t)r->n * sizeof *r->q);
+    TRY(sum_over_ranks(r, r->q));
+    return r->device->ops->fixed_point_convert(r->device, tensor_1d(r->gradient.data, DTYPE_F32, r->n),
+                                               tensor_1d(r->q, DTYPE_I64, r->n));
+}
+
+Status gradient_reduction_finish(GradientReduction *r, double *scalars, bool *finite) {
+    int32_t flags[2] = {0, r->scalar_flag}; /* gradient, scalars */
+    *finite = false;
+    if (r->kind == REDUCTION_FLOAT)
+        TRY(sum_float(r, &flags[0]));
+    else
+        TRY(device_download(r->device, &flags[0], r->flag, sizeof flags[0]));
+    TRY(r->communicator->ops->max_i32(r->communicator, flags, 2));
+    bool all_finite = !flags[0] && !flags[1];
+
+    if (r->kind == REDUCTION_EXACT) TRY(sum_exact(r, all_finite));
+    if (!flags[1]) TRY(sum_fixed(r->communicator, r->scalar_sums, scalars, r->scalar_count));
+    for (int i = 0; flags[1] && i < r->scalar_count; ++i) scalars[i] = NAN;
+    memset(r->scalar_sums, 0, (size_t)r->scalar_count * sizeof *r->scalar_sums);
+    r->scalar_flag = 0;
+    *finite = all_finite;
+    return STATUS_OK;
+}
