@@ -181,7 +181,7 @@ static int shortest_digits(double x, char digits[20], int *exponent) {
 }
 
 /* As Python's repr: plain notation for 1e-4 <= |x| < 1e16, else exponent notation with at least two exponent digits. */
-static Status write_real(double x, Text *out) {
+Status json_value_write_real(double x, Text *out) {
     char digits[20];
     int exponent, count = shortest_digits(x, digits, &exponent);
     if (signbit(x)) TRY(text_append(out, "-", 1));
@@ -233,7 +233,7 @@ static Status write_value(const JsonValue *v, int indent, int depth, Text *out) 
     case JSON_ARRAY: return write_array(v, indent, depth, out);
     case JSON_STRING: return write_string(json_string_value(v), json_string_length(v), out);
     case JSON_INTEGER: return text_append_format(out, "%lld", (long long)json_integer_value(v));
-    case JSON_REAL: return write_real(json_real_value(v), out);
+    case JSON_REAL: return json_value_write_real(json_real_value(v), out);
     case JSON_TRUE: return text_append_string(out, "true");
     case JSON_FALSE: return text_append_string(out, "false");
     case JSON_NULL: return text_append_string(out, "null");

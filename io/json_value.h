@@ -65,5 +65,7 @@ Status json_value_append(JsonValue *array, JsonValue *child);
 /* Writes the value: indent 0 = one line with ", " and ": " separators as Python's json.dumps, else pretty.
  * Non-ASCII is left unescaped, key order kept, reals with the shortest form that reads back equal. */
 Status json_value_write(const JsonValue *v, int indent, Text *out);
+/* The same for one finite real, which always gets a point or an exponent: 1.0, 5e-05. */
+Status json_value_write_real(double value, Text *out);
 
 #endif
