@@ -8,12 +8,18 @@
 
 typedef struct MetricsLog MetricsLog;
 
-/* Opens DIRECTORY/metrics.jsonl for appending and starts a new event file. After a resume at resume_step (>= 0), earlier
- * lines with a larger "step" are removed first (atomically), so that the file shows one history. -1: start anew, an
- * existing file is kept as metrics.jsonl.N. */
+/* Opens DIRECTORY/metrics.jsonl for appending (making the directory) and starts a new event file. After a resume at
+ * resume_step (>= 0), earlier lines with a larger "step" and a half-written last line are removed first (atomically), so that
+ * the file shows one history; TensorBoard is told the same. -1: start anew, an existing file is kept as metrics.jsonl.N.
+ * Rank 0 only. */
 Status metrics_log_open(const char *directory, int64_t resume_step, MetricsLog **out);
-/* Writes one line and flushes it; every numeric member except step goes to TensorBoard at that step. Frees object. */
+/* Writes one line and flushes it; every finite numeric member except step goes to TensorBoard at that step. "step" is added
+ * when object lacks it. Frees object, also on failure. */
 Status metrics_log_write(MetricsLog *log, int64_t step, JsonValue *object);
-void metrics_log_close(MetricsLog *log);
+void metrics_log_close(MetricsLog *log); /* accepts NULL */
+
+/* Calls visit for every object of a metrics.jsonl in order; stops at its first error. Half a line at the end, which a killed
+ * run leaves, is passed over; any other line that is not an object is STATUS_INVALID naming PATH:LINE. */
+Status metrics_log_read(const char *path, Status (*visit)(void *context, const JsonValue *object), void *context);
 
 #endif
