@@ -46,6 +46,13 @@ static inline uint64_t random_u64(RandomStream *s) {
     return high << 32 | random_u32(s);
 }
 
+/* A stream number for a tensor's name (FNV-1a, 64 bits): its random values do not depend on what else is made. */
+static inline uint64_t random_stream_of_name(const char *name) {
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (; *name; ++name) hash = (hash ^ (unsigned char)*name) * 0x100000001B3u;
+    return hash;
+}
+
 /* Uniform in [0, 1), 53 bits. */
 static inline double random_uniform(RandomStream *s) { return (double)(random_u64(s) >> 11) * 0x1p-53; }
 

@@ -1,0 +1,184 @@
+/* The decoder's tensors: making them, and filling them from files or random numbers. */
+#include "io/log.h"
+#include "io/pattern.h"
+#include "io/random.h"
+#include "model/decoder.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct TrainableRules {
+    Pattern **patterns;
+    bool *used;
+    int64_t count;
+} TrainableRules;
+
+static void rules_free(TrainableRules *rules) {
+    for (int64_t i = 0; i < rules->count; ++i) pattern_free(rules->patterns[i]);
+    free(rules->patterns);
+    free(rules->used);
+}
+
+static Status rules_compile(const DecoderSettings *settings, TrainableRules *rules) {
+    if (settings->trainable_count == 0) return STATUS_OK;
+    TRY_ALLOC(rules->patterns = calloc((size_t)settings->trainable_count, sizeof *rules->patterns));
+    TRY_ALLOC(rules->used = calloc((size_t)settings->trainable_count, sizeof *rules->used));
+    for (int64_t i = 0; i < settings->trainable_count; ++i) {
+        TRY(pattern_compile(settings->trainable[i], PATTERN_SEARCH, "model.trainable", &rules->patterns[i]));
+        rules->count = i + 1;
+    }
+    return STATUS_OK;
+}
+
+static bool rules_match(TrainableRules *rules, const char *name) {
+    bool any = false;
+    for (int64_t i = 0; i < rules->count; ++i) {
+        if (!pattern_matches(rules->patterns[i], name)) continue;
+        rules->used[i] = any = true;
+    }
+    return any;
+}
+
+static Status add_base(Decoder *decoder, TrainableRules *rules, const char *name, int64_t rows, int64_t columns,
+                       Parameter **out) {
+    bool matrix = columns > 0;
+    return parameters_add(decoder->parameters, name, matrix ? 2 : 1, (int64_t[]){rows, columns}, rules_match(rules, name),
+                          matrix, out);
+}
+
+static Status add_layer(Decoder *decoder, TrainableRules *rules, int64_t index) {
+    DecoderLayer *layer = &decoder->layers[index];
+    char name[160];
+    snprintf(name, sizeof name, "model.layers.%lld.input_layernorm.weight", (long long)index);
+    TRY(add_base(decoder, rules, name, decoder->config.hidden_size, 0, &layer->input_norm));
+    snprintf(name, sizeof name, "model.layers.%lld.post_attention_layernorm.weight", (long long)index);
+    TRY(add_base(decoder, rules, name, decoder->config.hidden_size, 0, &layer->post_attention_norm));
+    for (int kind = 0; kind < LINEAR_KINDS; ++kind) {
+        int64_t out_features, in_features;
+        model_config_linear(&decoder->config, (LinearKind)kind, &out_features, &in_features);
+        Linear *linear = &layer->linears[kind];
+        snprintf(name, sizeof name, "model.layers.%lld.%s.weight", (long long)index, linear_kind_modules[kind]);
+        TRY(add_base(decoder, rules, name, out_features, in_features, &linear->weight));
+        if (!linear_kind_has_bias((LinearKind)kind)) continue;
+        snprintf(name, sizeof name, "model.layers.%lld.%s.bias", (long long)index, linear_kind_modules[kind]);
+        TRY(add_base(decoder, rules, name, out_features, 0, &linear->bias));
+    }
+    return STATUS_OK;
+}
+
+static Status add_adapters(Decoder *decoder, bool trainable) {
+    for (int64_t i = 0; i < decoder->config.num_hidden_layers; ++i) {
+        for (int kind = 0; kind < LINEAR_KINDS; ++kind) {
+            if (!decoder->lora.targets[kind]) continue;
+            char module[128];
+            int64_t out_features, in_features;
+            model_config_linear(&decoder->config, (LinearKind)kind, &out_features, &in_features);
+            snprintf(module, sizeof module, "model.layers.%lld.%s", (long long)i, linear_kind_modules[kind]);
+            TRY(lora_add(decoder->parameters, &decoder->lora, module, out_features, in_features, trainable,
+                         &decoder->layers[i].linears[kind].lora));
+        }
+    }
+    return STATUS_OK;
+}
+
+static Status add_all(Decoder *decoder, const DecoderSettings *settings, TrainableRules *rules) {
+    const ModelConfig *config = &decoder->config;
+    TRY(rules_compile(settings, rules));
+    TRY(add_base(decoder, rules, "model.embed_tokens.weight", config->vocab_size, config->hidden_size,
+                 &decoder->embedding));
+    for (int64_t i = 0; i < config->num_hidden_layers; ++i) TRY(add_layer(decoder, rules, i));
+    TRY(add_base(decoder, rules, "model.norm.weight", config->hidden_size, 0, &decoder->final_norm));
+    decoder->head = decoder->embedding;
+    if (!config->tie_word_embeddings)
+        TRY(add_base(decoder, rules, "lm_head.weight", config->vocab_size, config->hidden_size, &decoder->head));
+    decoder->base_count = (size_t)decoder->parameters->count;
+    for (int64_t i = 0; i < rules->count; ++i)
+        if (!rules->used[i]) INVALID("model.trainable: \"%s\" matches no tensor of the model", settings->trainable[i]);
+    return add_adapters(decoder, settings->train_lora);
+}
+
+Status decoder_create(const ModelConfig *config, const DecoderSettings *settings, Parameters *parameters, bool moments,
+                      Decoder **out) {
+    Decoder *decoder;
+    TRY_ALLOC(decoder = calloc(1, sizeof *decoder));
+    decoder->config = *config;
+    decoder->lora = settings->lora;
+    decoder->parameters = parameters;
+    decoder->layers = calloc((size_t)config->num_hidden_layers, sizeof *decoder->layers);
+    TrainableRules rules = {0};
+    Status status = decoder->layers ? add_all(decoder, settings, &rules) : FAILURE("out of memory: decoder layers");
+    rules_free(&rules);
+    if (!status) status = parameters_allocate(parameters, moments);
+    if (status) decoder_destroy(decoder);
+    else *out = decoder;
+    return status;
+}
+
+void decoder_destroy(Decoder *decoder) {
+    if (!decoder) return;
+    free(decoder->layers);
+    free(decoder);
+}
+
+static Status load_entry(Parameters *parameters, Parameter *parameter, const Safetensors *file) {
+    const SafetensorsEntry *entry = safetensors_find(file, parameter->name);
+    if (!entry) INVALID("tensor %s is missing", parameter->name);
+    bool same = entry->dimensions == parameter->dimensions;
+    for (int i = 0; same && i < entry->dimensions; ++i) same = entry->shape[i] == parameter->shape[i];
+    if (!same)
+        INVALID("tensor %s has shape [%lld, %lld], expected [%lld, %lld]", parameter->name, (long long)entry->shape[0],
+                (long long)(entry->dimensions > 1 ? entry->shape[1] : 1), (long long)parameter->shape[0],
+                (long long)parameter->shape[1]);
+    return parameter_load(parameters, parameter, entry->dtype, entry->data);
+}
+
+Status decoder_load(Decoder *decoder, const Safetensors *weights) {
+    for (size_t i = 0; i < decoder->base_count; ++i)
+        TRY(load_entry(decoder->parameters, decoder->parameters->items[i], weights));
+    size_t unused = 0;
+    for (size_t i = 0; i < safetensors_count(weights); ++i) {
+        const char *name = safetensors_at(weights, i)->name;
+        if (parameters_find(decoder->parameters, name)) continue;
+        if (decoder->config.tie_word_embeddings && strcmp(name, "lm_head.weight") == 0) continue;
+        if (unused++ == 0) log_warning("the model's files hold a tensor that Qwen2 does not have: %s", name);
+    }
+    if (unused > 1) log_warning("%zu more such tensors are ignored", unused - 1);
+    return STATUS_OK;
+}
+
+Status decoder_initialise(Decoder *decoder, uint64_t seed) {
+    for (size_t i = 0; i < decoder->base_count; ++i) {
+        Parameter *parameter = decoder->parameters->items[i];
+        int64_t n = parameter_elements(parameter);
+        float *values;
+        TRY_ALLOC(values = malloc((size_t)n * sizeof *values));
+        bool norm = strstr(parameter->name, "norm") != NULL, bias = strstr(parameter->name, ".bias") != NULL;
+        RandomStream random = random_stream(seed, random_stream_of_name(parameter->name));
+        for (int64_t k = 0; k < n; ++k)
+            values[k] = norm ? 1.0f : bias ? 0.0f : (float)(decoder->config.initializer_range * random_normal(&random));
+        Status status = parameter_set(decoder->parameters, parameter, values);
+        if (!status) status = device_synchronize(decoder->parameters->device);
+        free(values);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+Status decoder_initialise_lora(Decoder *decoder, uint64_t seed) {
+    for (int64_t i = 0; i < decoder->config.num_hidden_layers; ++i)
+        for (int kind = 0; kind < LINEAR_KINDS; ++kind)
+            if (decoder->layers[i].linears[kind].lora.a)
+                TRY(lora_initialise(decoder->parameters, &decoder->layers[i].linears[kind].lora, seed));
+    return STATUS_OK;
+}
+
+Status decoder_load_lora(Decoder *decoder, const Safetensors *adapter) {
+    Parameters *parameters = decoder->parameters;
+    for (int64_t i = (int64_t)decoder->base_count; i < parameters->count; ++i)
+        TRY(load_entry(parameters, parameters->items[i], adapter));
+    for (size_t i = 0; i < safetensors_count(adapter); ++i)
+        if (!parameters_find(parameters, safetensors_at(adapter, i)->name))
+            INVALID("tensor %s does not belong to this adapter's configuration", safetensors_at(adapter, i)->name);
+    return STATUS_OK;
+}
