@@ -15,6 +15,9 @@ typedef struct ChatSpan {
     size_t start, end; /* byte range in the rendered text */
 } ChatSpan;
 
+/* The template itself, as Qwen2.5-Instruct ships it. */
+extern const char chat_template_qwen2_5[];
+
 /* STATUS_INVALID unless template_text (may be NULL: then ChatML is assumed) is Qwen2.5's. name: for the message. */
 Status chat_template_check(const char *template_text, const char *name);
 /* messages: array of {"role": "system"|"user"|"assistant", "content": string}. Appends to out. When spans is not NULL,

@@ -23,8 +23,7 @@ void tokenizer_scratch_free(TokenizerScratch *scratch);
 
 /* Appends the ids of length bytes of UTF-8. No special token is added; added tokens inside the text are recognised.
  * Invalid UTF-8 is STATUS_INVALID with the byte offset. */
-Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerScratch *scratch, const char *text, size_t length,
-                        TokenList *out);
+Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerScratch *scratch, const char *text, size_t length, TokenList *out);
 /* Appends the text of ids. Invalid UTF-8 sequences become U+FFFD, as Hugging Face decodes. Unknown ids: STATUS_INVALID. */
 Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special_tokens, Text *out);
 
