@@ -1,0 +1,41 @@
+/* From one JSON record to token samples: the formats that data.*.format names (CONTRACT.md, "Data formats").
+ *
+ * Formats with templates: prompt and completion are tokenized separately, the EOS is appended and is a label; with
+ * chat_template = "chatml" the prompt becomes the user message and the completion the assistant's. Formats without:
+ * chat (loss on every assistant turn including its <|im_end|>), text (EOS after each document, cut into windows), tokens.
+ * A DataFormat is immutable and may be used by many threads, each with its own TokenizerScratch. */
+#ifndef IO_DATA_FORMAT_H
+#define IO_DATA_FORMAT_H
+
+#include "io/json_value.h"
+#include "io/sample_list.h"
+#include "io/tokenizer.h"
+
+/* Raised when the same input would give other tokens: part of the cache key. */
+#define DATA_FORMAT_VERSION 1
+
+typedef struct DataFormatSettings {
+    const char *format;
+    const char *prompt_template, *completion_template; /* "" = the format's own */
+    const char *chat_template;                         /* "" or "chatml" */
+    const char *system;                                /* system message where a chat template is applied; "" = its default */
+    int64_t max_length;                                /* tokens */
+    bool truncate;
+    int64_t vocabulary_size;    /* rows of the model's embedding; 0 = unknown, not checked */
+    const Tokenizer *tokenizer; /* NULL is allowed for format tokens only; outlives the DataFormat */
+} DataFormatSettings;
+
+typedef struct DataFormat DataFormat;
+
+/* STATUS_INVALID names the key (data.*.format, data.prompt_template, ...) and, for a format, the valid ones. */
+Status data_format_create(const DataFormatSettings *settings, DataFormat **out);
+void data_format_destroy(DataFormat *format);
+/* False for "tokens" (and for names that are no format). */
+bool data_format_needs_tokenizer(const char *format);
+/* Appends the samples of one record. Errors name the field, not file and line: the caller knows those. */
+Status data_format_convert(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out);
+/* The template in force, as written: settings or the format's default; "" where there is none. Borrowed. */
+const char *data_format_prompt_template(const DataFormat *format);
+const char *data_format_completion_template(const DataFormat *format);
+
+#endif

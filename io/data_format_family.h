@@ -1,0 +1,58 @@
+/* What the files of data_format*.c share: a format is one DataFormatFamily, listed in data_format.c. */
+#ifndef IO_DATA_FORMAT_FAMILY_H
+#define IO_DATA_FORMAT_FAMILY_H
+
+#include "io/data_format.h"
+#include "io/sample_text.h"
+#include "io/text_template.h"
+
+enum { MAXIMUM_FIELDS = 6 };
+
+/* Text of one template field. Fields made of turns list where each turn ends, so that whole turns can be dropped. */
+typedef struct FieldValue {
+    const char *data;
+    size_t length;
+    const size_t *turn_ends; /* [turns] ascending, the last equals length; NULL: one piece */
+    size_t turns;
+} FieldValue;
+
+typedef struct DataFormatFamily {
+    const char *name;
+    /* NULL-terminated names of the template fields. */
+    const char *fields[MAXIMUM_FIELDS + 1];
+    /* Order in which each field is given up when a sample is too long, 0 = never (io/truncate.h). */
+    int cut_order[MAXIMUM_FIELDS];
+    const char *prompt, *completion; /* default templates; NULL: the format has no templates */
+    const char *system;              /* system message of a format that is always a chat; NULL otherwise */
+    Status (*convert)(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out);
+} DataFormatFamily;
+
+struct DataFormat {
+    const DataFormatFamily *family;
+    DataFormatSettings settings; /* strings are owned copies */
+    char *prompt_source, *completion_source;
+    TextTemplate prompt, completion;
+    bool chat; /* rendered as ChatML */
+};
+
+extern const DataFormatFamily data_format_cnn_dailymail, data_format_dialogsum, data_format_samsum, data_format_prompt_completion,
+    data_format_qmsum, data_format_squality, data_format_memory, data_format_chat, data_format_text, data_format_tokens;
+
+/* Renders the templates with values [fields of the family], tokenizes and adds the sample. */
+Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, SampleList *out);
+
+/* Pieces of one message's content, relative to its first byte. */
+typedef struct MessageContent {
+    const SamplePiece *pieces;
+    size_t count;
+} MessageContent;
+typedef struct MessageOrder {
+    int block;   /* order of the whole message; 0 = never dropped */
+    int content; /* order in which its content is cut at the end; 0 = never. Not for assistant messages. */
+} MessageOrder;
+/* Renders messages into sample with ChatML and marks its pieces: assistant turns are labels up to and including <|im_end|>.
+ * orders: [messages]; NULL = 0. contents: pieces inside each message, [messages]; NULL or count 0 = one piece. */
+Status chat_sample(const JsonValue *messages, const MessageOrder *orders, const MessageContent *contents, SampleText *sample);
+Status chat_append_message(JsonValue *messages, const char *role, const char *content, size_t length);
+
+#endif
