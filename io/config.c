@@ -150,12 +150,13 @@ static Status nearest_choice(const char *choices, const char *word, Text *out) {
 
 static Status check_choice(const Place *place, const ConfigOption *option, const char *word) {
     if (in_alternatives(option->choices, word)) return STATUS_OK;
+    const char *empty = option->choices[0] == '|' ? "\"\"" : ""; /* the empty word is a choice and must be seen */
     if (option->later && in_alternatives(option->later, word))
-        return invalid_at(place, "this version does not have \"%s\" yet; it has %s", word, option->choices);
+        return invalid_at(place, "this version does not have \"%s\" yet; it has %s%s", word, empty, option->choices);
     Text nearest = {0};
     TRY(nearest_choice(option->choices, word, &nearest));
-    Status status =
-        invalid_at(place, "\"%s\" is not one of %s; the nearest valid name is \"%s\"", word, option->choices, nearest.data);
+    Status status = invalid_at(place, "\"%s\" is not one of %s%s; the nearest valid name is \"%s\"", word, empty, option->choices,
+                               nearest.data);
     text_free(&nearest);
     return status;
 }

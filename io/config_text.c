@@ -105,7 +105,7 @@ static Status write_type(const ConfigOption *option, Text *out) {
     case CONFIG_INTEGER: TRY(text_append_string(out, "integer")); return write_limits(option, out);
     case CONFIG_REAL: TRY(text_append_string(out, "real")); return write_limits(option, out);
     case CONFIG_STRING: return text_append_string(out, "string");
-    case CONFIG_CHOICE: return text_append_string(out, option->choices);
+    case CONFIG_CHOICE: return text_append_format(out, "%s%s", option->choices[0] == '|' ? "\"\"" : "", option->choices);
     case CONFIG_STRING_LIST: return text_append_string(out, "list of strings");
     case CONFIG_RECORD_LIST: return text_append_string(out, "list of records");
     }
@@ -120,7 +120,7 @@ static Status write_help(const ConfigTable *table, const char *indentation, cons
         TRY(write_type(option, out));
         if (!option->default_value)
             TRY(text_append_string(out, ", required"));
-        else if (option->type == CONFIG_STRING)
+        else if (option->type == CONFIG_STRING || !option->default_value[0])
             TRY(text_append_format(out, ", default \"%s\"", option->default_value));
         else
             TRY(text_append_format(out, ", default %s", option->default_value));

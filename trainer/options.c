@@ -1,0 +1,243 @@
+#include "trainer/options.h"
+
+#include "io/pattern.h"
+#include "model/lora.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define NO           CONFIG_NO_LIMIT
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+#define FORMATS       "cnn_dailymail|dialogsum|samsum|qmsum|squality|memory|chat|prompt_completion|text|tokens"
+#define FORMATS_LATER "covidet|qa|hotpotqa|narrativeqa|longbench|longmemeval"
+
+#define AT(member) offsetof(DataSource, member)
+static const ConfigOption source_options[] = {
+    {"path", CONFIG_STRING, AT(path), NULL, .help = "JSON lines file, plain, .gz or .zst"},
+    {"format", CONFIG_CHOICE, AT(format), NULL, .choices = FORMATS, .later = FORMATS_LATER,
+     .help = "which fields the lines have"},
+    {"weight", CONFIG_REAL, AT(weight), "1.0", 1e-6, 1e6, .help = "how often each sample is taken per epoch"},
+};
+#undef AT
+static const ConfigTable source_table = {source_options, COUNT(source_options), sizeof(DataSource)};
+
+#define AT(member) offsetof(RankPattern, member)
+static const ConfigOption rank_options[] = {
+    {"pattern", CONFIG_STRING, AT(pattern), NULL, .help = "regular expression for the end of a module name, as in PEFT"},
+    {"r", CONFIG_INTEGER, AT(r), NULL, 1, 65536, .help = "rank of the modules that match"},
+    {"lora_alpha", CONFIG_REAL, AT(lora_alpha), "0.0", 0, 1e6, .help = "alpha of the modules that match; 0: lora.lora_alpha"},
+};
+#undef AT
+static const ConfigTable rank_table = {rank_options, COUNT(rank_options), sizeof(RankPattern)};
+
+#define AT(member) offsetof(ParameterGroup, member)
+static const ConfigOption group_options[] = {
+    {"pattern", CONFIG_STRING, AT(pattern), NULL, .help = "regular expression found in the parameter's name"},
+    {"learning_rate", CONFIG_REAL, AT(learning_rate), NULL, 0, 1, .help = "peak learning rate of the group"},
+    {"weight_decay", CONFIG_REAL, AT(weight_decay), "0.0", 0, 1, .help = "weight decay of the group"},
+};
+#undef AT
+static const ConfigTable group_table = {group_options, COUNT(group_options), sizeof(ParameterGroup)};
+
+#define AT(member) offsetof(Options, member)
+static const ConfigOption all_options[] = {
+    {"run.output_dir", CONFIG_STRING, AT(run.output_dir), "",
+     .help = "directory of checkpoints, metrics and the effective configuration"},
+    {"run.seed", CONFIG_INTEGER, AT(run.seed), "42", 0, NO, .help = "seed of initialisation, data order and dropout"},
+    {"run.backend", CONFIG_CHOICE, AT(run.backend), "auto", .choices = "auto|cuda|cpu",
+     .help = "where to compute; auto: CUDA where there is a device"},
+    {"run.threads", CONFIG_INTEGER, AT(run.threads), "0", 0, 4096,
+     .help = "CPU threads per rank; 0: OMP_NUM_THREADS or all cores"},
+    {"run.watchdog_seconds", CONFIG_REAL, AT(run.watchdog_seconds), "120.0", 0, 86400,
+     .help = "abort after so long without progress; 0: never"},
+
+    {"model.path", CONFIG_STRING, AT(model.path), "", .help = "Hugging Face model directory"},
+    {"model.dtype", CONFIG_CHOICE, AT(model.dtype), "bfloat16", .choices = "float32|bfloat16", .later = "float16",
+     .help = "type of weights and activations; trainable masters are float32"},
+    {"model.quantization", CONFIG_CHOICE, AT(model.quantization), "none", .choices = "none", .later = "nf4|int4_asym|fp8",
+     .help = "storage of the frozen base"},
+    {"model.attention", CONFIG_CHOICE, AT(model.attention), "auto", .choices = "auto",
+     .help = "attention kernel; auto: the fastest deterministic one of the device"},
+    {"model.trainable", CONFIG_STRING_LIST, AT(model.trainable), "[ ]",
+     .help = "regular expressions found in the names of base tensors to train in full"},
+
+    {"lora.r", CONFIG_INTEGER, AT(lora.r), "8", 1, 65536, .help = "rank"},
+    {"lora.lora_alpha", CONFIG_REAL, AT(lora.lora_alpha), "8.0", 0, 1e6,
+     .help = "the adapter's output is scaled by lora_alpha / r"},
+    {"lora.lora_dropout", CONFIG_REAL, AT(lora.lora_dropout), "0.0", 0, 0.99, .help = "dropout on the adapter's input"},
+    {"lora.target_modules", CONFIG_STRING_LIST, AT(lora.target_modules), "[ ]",
+     .help = "linears with an adapter: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, or all-linear"},
+    {"lora.use_rslora", CONFIG_BOOLEAN, AT(lora.use_rslora), "false", .help = "scale by lora_alpha / sqrt(r) instead"},
+    {"lora.init_from", CONFIG_STRING, AT(lora.init_from), "", .help = "PEFT adapter directory to continue from"},
+    {"lora.rank_pattern", CONFIG_RECORD_LIST, AT(lora.rank_pattern), "( )", .record = &rank_table,
+     .help = "other ranks for some modules; the first match rules"},
+
+    {"data.train", CONFIG_RECORD_LIST, AT(data.train), "( )", .record = &source_table, .help = "training data"},
+    {"data.validation", CONFIG_RECORD_LIST, AT(data.validation), "( )", .record = &source_table, .help = "evaluation data"},
+    {"data.shuffle", CONFIG_BOOLEAN, AT(data.shuffle), "true", .help = "a new order every epoch, from run.seed"},
+    {"data.chat_template", CONFIG_CHOICE, AT(data.chat_template), "", .choices = "|chatml",
+     .help = "wrap prompts of the non-chat formats in this template; empty: raw text"},
+    {"data.system", CONFIG_STRING, AT(data.system), "",
+     .help = "system message put before prompts under a chat template; empty: the template's own"},
+    {"data.prompt_template", CONFIG_STRING, AT(data.prompt_template), "",
+     .help = "prompt with {field} replaced, {{ a literal brace; empty: the format's own"},
+    {"data.completion_template", CONFIG_STRING, AT(data.completion_template), "", .help = "completion, likewise"},
+    {"data.max_length", CONFIG_INTEGER, AT(data.max_length), "1024", 2, INT32_MAX, .help = "most tokens of a sample"},
+    {"data.truncate", CONFIG_BOOLEAN, AT(data.truncate), "true", .help = "cut longer samples; false: a longer one is an error"},
+    {"data.max_zero_label_fraction", CONFIG_REAL, AT(data.max_zero_label_fraction), "0.01", 0, 1,
+     .help = "fail when more samples than this have nothing to learn from"},
+    {"data.cache_dir", CONFIG_STRING, AT(data.cache_dir), "",
+     .help = "where prepared token data sets lie; empty: in run.output_dir"},
+
+    {"training.objective", CONFIG_CHOICE, AT(training.objective), "sft", .choices = "sft",
+     .later = "memory_pretrain|memory_task|ideal", .help = "sft: cross-entropy on the labels"},
+    {"training.num_train_epochs", CONFIG_REAL, AT(training.num_train_epochs), "3.0", 0, 1e6,
+     .help = "passes over the data, when max_steps is not set"},
+    {"training.max_steps", CONFIG_INTEGER, AT(training.max_steps), "-1", -1, NO,
+     .help = "steps in total; -1: by num_train_epochs"},
+    {"training.per_device_train_batch_size", CONFIG_INTEGER, AT(training.per_device_train_batch_size), "8", 1, 1 << 20,
+     .help = "most samples of a micro-batch"},
+    {"training.gradient_accumulation_steps", CONFIG_INTEGER, AT(training.gradient_accumulation_steps), "1", 1, 1 << 20,
+     .help = "micro-batches per rank and step, when global_batch_size is 0"},
+    {"training.global_batch_size", CONFIG_INTEGER, AT(training.global_batch_size), "0", 0, 1 << 30,
+     .help = "samples of a step over all ranks; 0: batch size x accumulation x ranks"},
+    {"training.max_tokens_per_micro_batch", CONFIG_INTEGER, AT(training.max_tokens_per_micro_batch), "0", 0, INT32_MAX,
+     .help = "close a micro-batch before it has more tokens; 0: no limit"},
+    {"training.learning_rate", CONFIG_REAL, AT(training.learning_rate), "5e-5", 0, 1, .help = "peak learning rate"},
+    {"training.lr_scheduler_type", CONFIG_CHOICE, AT(training.lr_scheduler_type), "linear",
+     .choices = "linear|cosine|constant|constant_with_warmup", .help = "what follows the warm-up"},
+    {"training.warmup_steps", CONFIG_INTEGER, AT(training.warmup_steps), "0", 0, NO,
+     .help = "steps of linear warm-up; rules over warmup_ratio"},
+    {"training.warmup_ratio", CONFIG_REAL, AT(training.warmup_ratio), "0.0", 0, 1, .help = "the same as a share of all steps"},
+    {"training.min_lr_ratio", CONFIG_REAL, AT(training.min_lr_ratio), "0.0", 0, 1,
+     .help = "learning rate at the end as a share of the peak"},
+    {"training.weight_decay", CONFIG_REAL, AT(training.weight_decay), "0.0", 0, 1, .help = "decoupled weight decay of matrices"},
+    {"training.adam_beta1", CONFIG_REAL, AT(training.adam_beta1), "0.9", 0, 0.999999, .help = "decay of the first moment"},
+    {"training.adam_beta2", CONFIG_REAL, AT(training.adam_beta2), "0.999", 0, 0.999999, .help = "decay of the second moment"},
+    {"training.adam_epsilon", CONFIG_REAL, AT(training.adam_epsilon), "1e-8", 1e-16, 1,
+     .help = "added to the root of the second moment"},
+    {"training.max_grad_norm", CONFIG_REAL, AT(training.max_grad_norm), "1.0", 0, NO,
+     .help = "clip the gradient to this norm; 0: never"},
+    {"training.optim", CONFIG_CHOICE, AT(training.optim), "adamw", .choices = "adamw",
+     .later = "adamw_8bit|paged_adamw|paged_adamw_8bit", .help = "optimizer"},
+    {"training.parameter_groups", CONFIG_RECORD_LIST, AT(training.parameter_groups), "( )", .record = &group_table,
+     .help = "other learning rates for some parameters; the first match rules"},
+    {"training.gradient_checkpointing", CONFIG_CHOICE, AT(training.gradient_checkpointing), "auto", .choices = "none|full|auto",
+     .help = "recompute activations in the backward pass; auto: where memory demands it"},
+    {"training.label_smoothing_factor", CONFIG_REAL, AT(training.label_smoothing_factor), "0.0", 0, 0.999999,
+     .help = "share of the target spread over the vocabulary"},
+    {"training.neftune_noise_alpha", .later = "*"},
+    {"training.reduction", CONFIG_CHOICE, AT(training.reduction), "exact", .choices = "exact|float",
+     .help = "sum of gradients; exact: the same bits on any number of ranks"},
+    {"training.logging_steps", CONFIG_INTEGER, AT(training.logging_steps), "10", 1, NO,
+     .help = "steps between lines of metrics.jsonl"},
+    {"training.eval_steps", CONFIG_INTEGER, AT(training.eval_steps), "0", 0, NO, .help = "steps between evaluations; 0: none"},
+    {"training.save_steps", CONFIG_INTEGER, AT(training.save_steps), "500", 0, NO,
+     .help = "steps between checkpoints; 0: only at the end"},
+    {"training.save_total_limit", CONFIG_INTEGER, AT(training.save_total_limit), "0", 0, NO,
+     .help = "checkpoints to keep besides the best; 0: all"},
+    {"training.load_best_model_at_end", CONFIG_BOOLEAN, AT(training.load_best_model_at_end), "false",
+     .help = "end with the weights of the best evaluation"},
+    {"training.metric_for_best_model", CONFIG_CHOICE, AT(training.metric_for_best_model), "eval_loss", .choices = "eval_loss",
+     .later = "rouge1|rouge2|rougeL|rougeLsum|f1|em", .help = "what decides the best evaluation"},
+    {"training.early_stopping_patience", CONFIG_INTEGER, AT(training.early_stopping_patience), "0", 0, NO,
+     .help = "stop after so many evaluations without improvement; 0: never"},
+    {"training.predict_with_generate", .later = "*"},
+
+    {"adamem", .later = "*"},
+
+    {"evaluation.max_new_tokens", .later = "*"},
+    {"evaluation.temperature", .later = "*"},
+    {"evaluation.metrics", .later = "*"},
+    {"evaluation.max_samples", CONFIG_INTEGER, AT(evaluation.max_samples), "0", 0, NO,
+     .help = "evaluate on the first so many samples; 0: all"},
+    {"evaluation.input_max_length", CONFIG_INTEGER, AT(evaluation.input_max_length), "0", 0, INT32_MAX,
+     .help = "most tokens of an evaluation sample; 0: data.max_length"},
+};
+#undef AT
+static const ConfigTable table = {all_options, COUNT(all_options), sizeof(Options)};
+
+/* The shorthand of a rank pattern without its own alpha is resolved once, here. */
+static void resolve(Options *options) {
+    RankPattern *rules = options->lora.rank_pattern.items;
+    for (int64_t i = 0; i < options->lora.rank_pattern.count; ++i)
+        if (rules[i].lora_alpha == 0) rules[i].lora_alpha = options->lora.lora_alpha;
+}
+
+Status options_load(const char *path, const char *const *sets, size_t count, Options *options) {
+    TRY(config_load(&table, path, sets, count, options));
+    resolve(options);
+    return STATUS_OK;
+}
+
+Status options_load_text(const char *name, const char *text, Options *options) {
+    TRY(config_load_text(&table, name, text, options));
+    resolve(options);
+    return STATUS_OK;
+}
+
+void options_free(Options *options) { config_free(&table, options); }
+Status options_text(const Options *options, Text *out) { return config_text(&table, options, out); }
+Status options_help(Text *out) { return config_help(&table, out); }
+
+static Status check_pattern(const char *expression, PatternRule rule, const char *key) {
+    Pattern *pattern;
+    TRY(pattern_compile(expression, rule, key, &pattern));
+    pattern_free(pattern);
+    return STATUS_OK;
+}
+
+static Status check_patterns(const Options *options) {
+    const ConfigStringList *trainable = &options->model.trainable;
+    for (int64_t i = 0; i < trainable->count; ++i) TRY(check_pattern(trainable->items[i], PATTERN_SEARCH, "model.trainable"));
+    const RankPattern *ranks = options->lora.rank_pattern.items;
+    for (int64_t i = 0; i < options->lora.rank_pattern.count; ++i)
+        TRY(check_pattern(ranks[i].pattern, PATTERN_SUFFIX, "lora.rank_pattern"));
+    const ParameterGroup *groups = options->training.parameter_groups.items;
+    for (int64_t i = 0; i < options->training.parameter_groups.count; ++i)
+        TRY(check_pattern(groups[i].pattern, PATTERN_SEARCH, "training.parameter_groups"));
+    return STATUS_OK;
+}
+
+static Status check_trainable(const Options *options) {
+    const LoraOptions *lora = &options->lora;
+    bool targets[LINEAR_KINDS];
+    if (!lora->target_modules.count && !options->model.trainable.count)
+        INVALID("nothing is trainable: set lora.target_modules or model.trainable");
+    TRY(lora_targets((const char *const *)lora->target_modules.items, lora->target_modules.count, targets));
+    if (lora->rank_pattern.count && !lora->target_modules.count) INVALID("lora.rank_pattern needs lora.target_modules");
+    if (lora->init_from[0] && !lora->target_modules.count) INVALID("lora.init_from needs lora.target_modules");
+    return check_patterns(options);
+}
+
+static Status check_evaluation(const Options *options) {
+    const TrainingOptions *training = &options->training;
+    if (training->load_best_model_at_end && !training->eval_steps)
+        INVALID("training.load_best_model_at_end needs training.eval_steps > 0");
+    if (training->early_stopping_patience && !training->eval_steps)
+        INVALID("training.early_stopping_patience needs training.eval_steps > 0");
+    if (training->eval_steps && !options->data.validation.count) INVALID("training.eval_steps needs data.validation");
+    return STATUS_OK;
+}
+
+Status options_validate(const Options *options, OptionsPurpose purpose) {
+    if (!options->model.path[0]) INVALID("model.path is missing: name a Hugging Face model directory");
+    if (options->evaluation.input_max_length == 1) INVALID("evaluation.input_max_length must be 0 or at least 2");
+    if (purpose == OPTIONS_FOR_EVALUATE) {
+        if (!options->data.validation.count) INVALID("data.validation is missing: ( { path = \"...\"; format = \"...\"; } )");
+        return STATUS_OK;
+    }
+    if (!options->data.train.count) INVALID("data.train is missing: ( { path = \"...\"; format = \"...\"; } )");
+    if (purpose == OPTIONS_FOR_PREPARE) {
+        if (!options->data.cache_dir[0] && !options->run.output_dir[0])
+            INVALID("set data.cache_dir or run.output_dir: where the prepared data goes");
+        return STATUS_OK;
+    }
+    if (purpose == OPTIONS_FOR_TRAIN && !options->run.output_dir[0])
+        INVALID("run.output_dir is missing: name a directory for the run");
+    if (options->training.max_steps <= 0 && options->training.num_train_epochs <= 0)
+        INVALID("there is nothing to do: set training.max_steps or training.num_train_epochs > 0");
+    TRY(check_trainable(options));
+    return check_evaluation(options);
+}
