@@ -3,7 +3,8 @@
  * A data set is a directory (the cache of one configuration) of HDF5 part files and a manifest.json that names them, in
  * order; parts are written whole or not at all, so that an interrupted preparation continues where it stopped.
  * Part file: /input_ids int32 [tokens], /labels int32 [tokens] (-100 = not trained), /offsets int64 [samples+1],
- * /label_tokens int32 [samples] (labels that count: those not at position 0 of their sample and not -100). */
+ * /label_tokens int32 [samples] (labels that count: those not at position 0 of their sample and not -100), all with the
+ * fletcher32 checksum; attributes on / are described in io/dataset_writer.h. */
 #ifndef IO_DATASET_H
 #define IO_DATASET_H
 
@@ -22,6 +23,9 @@ void token_dataset_close(TokenDataset *dataset);
 int64_t token_dataset_samples(const TokenDataset *dataset);
 int32_t token_dataset_length(const TokenDataset *dataset, int64_t sample);       /* tokens */
 int32_t token_dataset_label_tokens(const TokenDataset *dataset, int64_t sample); /* labels that count */
+/* Samples of one source of the configuration (data.train[source]); they are consecutive, sources in order. */
+int64_t token_dataset_sources(const TokenDataset *dataset);
+int64_t token_dataset_source_samples(const TokenDataset *dataset, int64_t source);
 /* Copies one sample into buffers of token_dataset_length elements. Not thread-safe: one reader thread per data set. */
 Status token_dataset_read(TokenDataset *dataset, int64_t sample, int32_t *input_ids, int32_t *labels);
 
