@@ -1,0 +1,28 @@
+/* An objective turns a packed batch into a loss on the tape. It is the only place where recipes differ. */
+#ifndef TRAINER_OBJECTIVES_OBJECTIVE_H
+#define TRAINER_OBJECTIVES_OBJECTIVE_H
+
+#include "trainer/session.h"
+
+typedef struct ObjectiveInput {
+    const PackedBatch *batch;
+    int64_t step;     /* of the run: keys dropout */
+    bool training;    /* dropout on, ops recorded, gradients scaled by 1 / label_tokens */
+    bool recompute;   /* gradient checkpointing */
+    int64_t label_tokens; /* of the whole global batch (or data set): what the loss is divided by */
+} ObjectiveInput;
+
+typedef struct Objective {
+    const char *name;
+    /* Runs the forward pass; when training, tape_backward afterwards adds the gradients of this micro-batch's share of the
+     * loss. *loss: that share, sum of token losses / label_tokens. */
+    Status (*forward)(Session *session, const ObjectiveInput *input, double *loss);
+} Objective;
+
+/* Completion-only cross-entropy (supervised fine-tuning); with all tokens labelled, language-model training. */
+extern const Objective objective_sft;
+
+/* By configuration name; never NULL for a name that the option table accepts. */
+const Objective *objective_by_name(const char *name);
+
+#endif

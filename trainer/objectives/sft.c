@@ -1,0 +1,30 @@
+#include "trainer/objectives/objective.h"
+
+#include <string.h>
+
+static Status forward(Session *session, const ObjectiveInput *input, double *loss) {
+    const Options *options = session->options;
+    DeviceBatch *batch = &session->batch;
+    TRY(device_batch_set(batch, session->device, input->batch));
+    TRY(tape_begin(session->tape, input->training, input->recompute));
+    void *memory;
+    TRY(tape_host_allocate(session->tape, sizeof(DecoderRun), &memory)); /* read again in the backward pass */
+    DecoderRun *run = memory;
+    run->layout = &batch->layout;
+    run->dropout = (Dropout){.p = input->training ? (float)options->lora.lora_dropout : 0.0f,
+                             .seed = (uint64_t)options->run.seed,
+                             .step = (uint32_t)input->step};
+    Value *hidden;
+    TRY(decoder_forward(session->decoder, session->tape, run, batch->ids, &hidden));
+    float smoothing = input->training ? (float)options->training.label_smoothing_factor : 0.0f;
+    TRY(layer_linear_cross_entropy(session->tape, hidden, session->decoder->head, batch->rows, batch->labels, smoothing,
+                                   (float)(1.0 / (double)input->label_tokens), batch->nll));
+    double sum;
+    TRY(device_batch_nll_sum(batch, &sum));
+    *loss = sum / (double)input->label_tokens;
+    return STATUS_OK;
+}
+
+const Objective objective_sft = {"sft", forward};
+
+const Objective *objective_by_name(const char *name) { return strcmp(name, objective_sft.name) == 0 ? &objective_sft : NULL; }

@@ -1,0 +1,161 @@
+#include "trainer/plan.h"
+
+#include "dist/gradient_reduction.h"
+#include "model/batch.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int64_t ceil_divide(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static Status plan_batches(const Options *options, Plan *plan) {
+    const TrainingOptions *t = &options->training;
+    int64_t per_pass = t->per_device_train_batch_size * plan->world_size;
+    if (t->global_batch_size == 0) {
+        plan->accumulation = t->gradient_accumulation_steps;
+        plan->global_batch_size = per_pass * t->gradient_accumulation_steps;
+        return STATUS_OK;
+    }
+    plan->global_batch_size = t->global_batch_size;
+    plan->accumulation = ceil_divide(t->global_batch_size, per_pass);
+    if (t->gradient_accumulation_steps > 1 && per_pass * t->gradient_accumulation_steps != t->global_batch_size)
+        INVALID("training.global_batch_size = %lld contradicts per_device_train_batch_size %lld x "
+                "gradient_accumulation_steps %lld x %lld ranks = %lld; leave gradient_accumulation_steps out",
+                (long long)t->global_batch_size, (long long)t->per_device_train_batch_size,
+                (long long)t->gradient_accumulation_steps, (long long)plan->world_size,
+                (long long)(per_pass * t->gradient_accumulation_steps));
+    return STATUS_OK;
+}
+
+Status plan_compute(const Options *options, int64_t samples, int world, Plan *plan) {
+    const TrainingOptions *t = &options->training;
+    *plan = (Plan){.samples = samples, .world_size = world};
+    if (samples < 1) INVALID("data.train: no sample is left to train on");
+    TRY(plan_batches(options, plan));
+    plan->steps_per_epoch = ceil_divide(samples, plan->global_batch_size);
+    double steps = ceil(t->num_train_epochs * (double)plan->steps_per_epoch);
+    if (t->max_steps <= 0 && steps > 9e15) INVALID("training.num_train_epochs = %g gives too many steps", t->num_train_epochs);
+    plan->total_steps = t->max_steps > 0 ? t->max_steps : (int64_t)steps;
+    if (plan->total_steps < 1) INVALID("training.num_train_epochs = %g gives no step", t->num_train_epochs);
+    plan->schedule = (Schedule){
+        .kind = schedule_kind(t->lr_scheduler_type),
+        .warmup_steps = t->warmup_steps > 0 ? t->warmup_steps : (int64_t)ceil(t->warmup_ratio * (double)plan->total_steps),
+        .total_steps = plan->total_steps,
+        .min_ratio = t->min_lr_ratio};
+    return STATUS_OK;
+}
+
+DType plan_dtype(const Options *options) {
+    return strcmp(options->model.dtype, "float32") == 0 ? DTYPE_F32 : DTYPE_BF16;
+}
+
+Status plan_decoder_settings(const Options *options, DecoderSettings *settings, LoraRankRule **rules) {
+    const LoraOptions *lora = &options->lora;
+    *settings = (DecoderSettings){.lora = {.r = lora->r,
+                                           .lora_alpha = lora->lora_alpha,
+                                           .lora_dropout = lora->lora_dropout,
+                                           .use_rslora = lora->use_rslora,
+                                           .rule_count = lora->rank_pattern.count},
+                                  .train_lora = true,
+                                  .trainable = (const char *const *)options->model.trainable.items,
+                                  .trainable_count = options->model.trainable.count};
+    TRY_ALLOC(*rules = calloc((size_t)lora->rank_pattern.count + 1, sizeof **rules));
+    const RankPattern *patterns = lora->rank_pattern.items;
+    for (int64_t i = 0; i < lora->rank_pattern.count; ++i)
+        (*rules)[i] = (LoraRankRule){patterns[i].pattern, patterns[i].r, patterns[i].lora_alpha};
+    settings->lora.rules = *rules;
+    Status status = lora_targets((const char *const *)lora->target_modules.items, lora->target_modules.count,
+                                 settings->lora.targets);
+    if (status) {
+        free(*rules);
+        *rules = NULL;
+    }
+    return status;
+}
+
+/* Sequences of equal length, labels at the end of each: what the loss sees of a worst-case batch. */
+static Status fill_worst_batch(WorstBatch worst, PackedBatch *out) {
+    int64_t tokens = worst.sequences * worst.longest;
+    if (tokens > INT32_MAX) INVALID("a micro-batch of %lld tokens is too large", (long long)tokens);
+    int32_t *ids = calloc((size_t)tokens, sizeof *ids), *labels = malloc((size_t)tokens * sizeof *labels);
+    int64_t *ends = malloc((size_t)worst.sequences * sizeof *ends);
+    int64_t *samples = calloc((size_t)worst.sequences, sizeof *samples);
+    Status status = ids && labels && ends && samples ? STATUS_OK : FAILURE("out of memory: worst-case batch");
+    for (int64_t s = 0; s < worst.sequences && !status; ++s) {
+        ends[s] = (s + 1) * worst.longest;
+        for (int64_t i = 0; i < worst.longest; ++i)
+            labels[s * worst.longest + i] = i >= worst.longest - worst.labels_per_sequence ? 0 : -100;
+    }
+    if (!status) status = packed_batch_build(ids, labels, ends, samples, worst.sequences, out);
+    free(ids);
+    free(labels);
+    free(ends);
+    free(samples);
+    return status;
+}
+
+/* One forward and backward pass of the real code; on the planning device nothing is computed. */
+static Status walk_step(const Options *options, const Decoder *decoder, Tape *tape, DeviceBatch *batch, bool recompute) {
+    Value *hidden;
+    DecoderRun run = {.layout = &batch->layout, .dropout = {.p = (float)options->lora.lora_dropout}};
+    TRY(tape_begin(tape, true, recompute));
+    TRY(decoder_forward(decoder, tape, &run, batch->ids, &hidden));
+    TRY(layer_linear_cross_entropy(tape, hidden, decoder->head, batch->rows, batch->labels,
+                                   (float)options->training.label_smoothing_factor, 1.0f, batch->nll));
+    return tape_backward(tape);
+}
+
+static Status measure(const Options *options, const Decoder *decoder, Device *device, WorstBatch worst, PlanMemory *out) {
+    Arena *arena = NULL;
+    Tape *tape = NULL;
+    PackedBatch packed = {0};
+    DeviceBatch batch = {0};
+    Status status;
+    TRY_GOTO(arena_create(device, (size_t)1 << 46, &arena), done);
+    TRY_GOTO(tape_create(arena, &tape), done);
+    TRY_GOTO(fill_worst_batch(worst, &packed), done);
+    TRY_GOTO(device_batch_set(&batch, device, &packed), done);
+    TRY_GOTO(walk_step(options, decoder, tape, &batch, out->recompute), done);
+    out->activations = (int64_t)arena_peak(arena);
+done:
+    device_batch_free(&batch);
+    packed_batch_free(&packed);
+    tape_destroy(tape);
+    arena_destroy(arena);
+    return status;
+}
+
+static void count_tensors(const Options *options, const Parameters *parameters, PlanMemory *out) {
+    ParameterMemory memory = parameters_memory(parameters);
+    out->weights = parameters->frozen_elements * (int64_t)dtype_bytes(parameters->dtype);
+    out->trainable_weights = memory.trainable_values;
+    out->master = memory.master;
+    out->gradient = memory.gradient;
+    out->optimizer = memory.moments;
+    out->reduction = strcmp(options->training.reduction, "exact") == 0 ? 8 * parameters->flat_elements : 0;
+}
+
+Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, bool recompute, PlanMemory *out) {
+    Device *device = NULL;
+    Parameters *parameters = NULL;
+    Decoder *decoder = NULL;
+    LoraRankRule *rules = NULL;
+    DecoderSettings settings;
+    Status status;
+    *out = (PlanMemory){.recompute = recompute};
+    TRY_GOTO(device_open(BACKEND_PLAN, 0, 0, &device), done);
+    TRY_GOTO(parameters_create(device, plan_dtype(options), &parameters), done);
+    TRY_GOTO(plan_decoder_settings(options, &settings, &rules), done);
+    TRY_GOTO(decoder_create(config, &settings, parameters, true, &decoder), done);
+    count_tensors(options, parameters, out);
+    TRY_GOTO(measure(options, decoder, device, worst, out), done);
+    out->total = out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction +
+                 out->activations;
+done:
+    decoder_destroy(decoder);
+    parameters_destroy(parameters);
+    free(rules);
+    device_close(device);
+    return status;
+}

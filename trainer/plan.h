@@ -1,0 +1,42 @@
+/* The numbers of a run, worked out before it starts: batches, steps, schedule, memory (CONTRACT.md, "Meaning of the
+ * training numbers"). */
+#ifndef TRAINER_PLAN_H
+#define TRAINER_PLAN_H
+
+#include "model/decoder.h"
+#include "trainer/options.h"
+#include "trainer/schedule.h"
+
+typedef struct Plan {
+    int64_t samples, world_size;
+    int64_t global_batch_size, accumulation;
+    int64_t steps_per_epoch, total_steps;
+    Schedule schedule; /* warmup_steps, total_steps, kind, min_ratio */
+} Plan;
+
+/* STATUS_INVALID for numbers that contradict each other (names the keys) and for samples == 0. */
+Status plan_compute(const Options *options, int64_t samples, int world, Plan *out);
+
+/* Bytes on one rank, by purpose. */
+typedef struct PlanMemory {
+    int64_t weights;           /* frozen tensors */
+    int64_t trainable_weights; /* compute copies of trainable tensors */
+    int64_t master, gradient, optimizer, reduction;
+    int64_t activations; /* arena peak of one worst-case training step: activations, gradients, scratch */
+    int64_t total;
+    bool recompute; /* what the figure for activations assumes */
+} PlanMemory;
+
+/* The worst micro-batch: as many tokens as a micro-batch of these sequences can have. */
+typedef struct WorstBatch {
+    int64_t sequences, longest, labels_per_sequence;
+} WorstBatch;
+
+/* Runs one training step on the planning device. recompute: as tape_begin. */
+Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, bool recompute, PlanMemory *out);
+
+/* decoder_create's settings from the options. rules: malloc'd rank rules the settings point to; free after the decoder. */
+Status plan_decoder_settings(const Options *options, DecoderSettings *settings, LoraRankRule **rules);
+DType plan_dtype(const Options *options);
+
+#endif

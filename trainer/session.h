@@ -1,0 +1,42 @@
+/* What a process holds while it trains or evaluates: device, memory, the network with its weights. */
+#ifndef TRAINER_SESSION_H
+#define TRAINER_SESSION_H
+
+#include "dist/communicator.h"
+#include "dist/launch.h"
+#include "io/tokenizer.h"
+#include "model/batch.h"
+#include "model/decoder.h"
+#include "trainer/options.h"
+
+typedef struct Session {
+    const Options *options;
+    const Launch *launch;
+    Communicator *communicator; /* owned */
+    Device *device;
+    Arena *arena;
+    Tape *tape;
+    ModelConfig config;
+    Safetensors *weights; /* the mapped base model */
+    char base_fingerprint[65];
+    Parameters *parameters;
+    Decoder *decoder;
+    LoraRankRule *rules;
+    DeviceBatch batch;
+} Session;
+
+typedef struct SessionSettings {
+    bool training;            /* allocate gradients and moments */
+    bool random_weights;      /* no weights file is read: bench */
+    const char *adapter;      /* PEFT directory to load, NULL: lora.init_from, or a new adapter */
+} SessionSettings;
+
+/* Collective. options and launch must outlive the session. After an error nothing is held. */
+Status session_open(const Options *options, const Launch *launch, SessionSettings settings, Session *out);
+void session_close(Session *session); /* Collective */
+/* The tokenizer of the model directory; *out NULL (no error) when optional and the directory has none. */
+Status session_tokenizer(const Options *options, bool optional, Tokenizer **out);
+/* auto: CUDA where a GPU is present, else the CPU, and says why. */
+Status session_device(const Options *options, const Launch *launch, Device **out);
+
+#endif

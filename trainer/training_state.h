@@ -1,0 +1,36 @@
+/* The state of a run that is more than its configuration: counters and three flat arrays, to and from checkpoints. */
+#ifndef TRAINER_TRAINING_STATE_H
+#define TRAINER_TRAINING_STATE_H
+
+#include "io/checkpoint.h"
+#include "trainer/session.h"
+
+typedef struct TrainingState {
+    int64_t step;    /* global batches consumed */
+    int64_t updates; /* updates applied */
+    int64_t epoch_cursor; /* samples consumed in the current epoch */
+    double epoch;
+    double best_metric; /* NaN before the first evaluation */
+    int64_t best_step;  /* -1 before the first evaluation */
+    int64_t patience;   /* evaluations without improvement */
+    int64_t consecutive_skips;
+    double loss_sum;    /* of the steps since the last log line */
+    int64_t loss_count;
+} TrainingState;
+
+TrainingState training_state_new(void);
+
+/* Rank 0 writes OUTPUT_DIR/checkpoint-STEP.h5 and points last.h5 (and best.h5 when best) at it, then rotates. Collective:
+ * all ranks learn whether it worked. */
+Status training_state_save(const Session *session, const TrainingState *state, bool best);
+
+/* Collective. resume: "auto" (newest valid checkpoint of output_dir, or none), "none", or a path. *found false: nothing to
+ * resume. Rank 0 reads and broadcasts. A checkpoint of another base model or with other tensors is STATUS_INVALID. */
+Status training_state_resume(const Session *session, const char *resume, TrainingState *state, bool *found);
+/* Collective. Loads the tensors of one checkpoint (no moments needed): for evaluation and for the best at the end. */
+Status training_state_load_parameters(const Session *session, const char *path);
+/* Fills the decoder's trainable tensors on this rank from an open checkpoint; moments are loaded where the store has
+ * them. */
+Status training_state_read(const Session *session, const Checkpoint *checkpoint);
+
+#endif
