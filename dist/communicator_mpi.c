@@ -6,9 +6,9 @@
 #include <string.h>
 
 /* MPI counts are int, and Open MPI takes temporary memory of the size of a reduction: both are bounded by cutting.
- * 2^20 elements (4 or 8 MiB) is far beyond where a reduction reaches its full speed. */
+ * These sizes are far beyond where a collective reaches its full speed. */
 #define CHUNK_ELEMENTS ((int64_t)1 << 20)
-#define CHUNK_BYTES    ((int64_t)1 << 28)
+#define CHUNK_BYTES    ((int64_t)1 << 24)
 
 /* Failures of a collective (a lost rank, a broken network) leave the job unusable; the message is what matters. */
 static Status mpi_status(int code, const char *what) {

@@ -8,8 +8,8 @@
 #define FIXED_POINT_SCALE 0x1p48
 #define FIXED_POINT_LIMIT 0x1p10
 
-/* Host memory through which sums of another device's memory pass. */
-#define STAGING_BYTES ((size_t)32 << 20)
+/* Host memory through which sums of another device's memory pass: large enough for full speed of copies and collectives. */
+#define STAGING_BYTES ((size_t)8 << 20)
 
 /* A scalar's sum in 128 bits: batches and ranks beyond count cannot wrap it. */
 typedef __int128 FixedSum;
