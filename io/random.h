@@ -6,7 +6,13 @@
 #include <math.h>
 #include <stdint.h>
 
-static inline void philox4x32(uint32_t key0, uint32_t key1, const uint32_t counter[4], uint32_t out[4]) {
+#ifdef __CUDACC__ /* the CUDA backend draws dropout masks inside its kernels */
+#define RANDOM_FUNCTION static inline __host__ __device__
+#else
+#define RANDOM_FUNCTION static inline
+#endif
+
+RANDOM_FUNCTION void philox4x32(uint32_t key0, uint32_t key1, const uint32_t counter[4], uint32_t out[4]) {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     for (int round = 0; round < 10; ++round) {
         uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;

@@ -1,0 +1,34 @@
+# The CUDA backend: kernels/cuda/ as one object library that becomes part of adamem_kernels. CUDA C++ stays inside its .cu
+# files: they export C functions, use neither exceptions nor run-time type information, and so need no C++ library.
+if(NOT CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
+endif()
+# The architectures are a target property below; without a value here the language check would build for its own default.
+set(CMAKE_CUDA_ARCHITECTURES ${ADAMEM_CUDA_ARCHITECTURES})
+enable_language(CUDA)
+if(CUDAToolkit_VERSION VERSION_LESS 13.0)
+  message(FATAL_ERROR "CUDA ${CUDAToolkit_VERSION} is too old: 13.0 or later is needed (or configure with -DADAMEM_CUDA=OFF)")
+endif()
+
+set(CUDA_FOLDER ${CMAKE_CURRENT_LIST_DIR}/../kernels/cuda)
+file(GLOB CUDA_SOURCES CONFIGURE_DEPENDS ${CUDA_FOLDER}/*.cu ${CUDA_FOLDER}/*.c)
+add_library(adamem_cuda OBJECT ${CUDA_SOURCES})
+set_target_properties(adamem_cuda PROPERTIES CUDA_STANDARD 17 CUDA_STANDARD_REQUIRED ON CUDA_RUNTIME_LIBRARY Static)
+target_include_directories(adamem_cuda SYSTEM PUBLIC ${CUDAToolkit_INCLUDE_DIRS})
+string(REPLACE ";" ", " ARCHITECTURES_TEXT "${ADAMEM_CUDA_ARCHITECTURES}")
+target_compile_definitions(adamem_cuda PUBLIC ADAMEM_HAVE_CUDA=1 PRIVATE ADAMEM_CUDA_ARCHITECTURES="${ARCHITECTURES_TEXT}")
+# -lineinfo costs nothing at run time and lets compute-sanitizer and the profiler name source lines.
+target_compile_options(adamem_cuda PRIVATE
+  $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings;-Wno-deprecated-gpu-targets;-lineinfo;--threads=2;-Xcompiler=-Wall,-Wextra,-Werror,-fno-exceptions,-fno-rtti,-fno-threadsafe-statics>)
+
+
+# adamem_add_cuda(TARGET): the target holds the CUDA backend, and what links it links CUDA's libraries.
+function(adamem_add_cuda target)
+  set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES "${ADAMEM_CUDA_ARCHITECTURES}")
+  target_sources(${target} PRIVATE $<TARGET_OBJECTS:adamem_cuda>)
+  target_compile_definitions(${target} PUBLIC ADAMEM_HAVE_CUDA=1)
+  target_link_libraries(${target} PUBLIC CUDA::cudart_static CUDA::cublasLt)
+endfunction()
+if(TARGET adamem_kernels)
+  adamem_add_cuda(adamem_kernels)
+endif()

@@ -1,0 +1,382 @@
+/* Softmax attention over a packed batch in plain fp32 arithmetic: the path that is always right, for every head dimension
+ * up to 256 and every GPU, without tensor cores.
+ *
+ * All three big kernels have one shape: a block of four warps owns a few rows (queries, or keys in the backward pass for
+ * dk and dv), each warp R of them; it walks over the other side in tiles of 32 rows held in shared memory. Lane j computes
+ * the scores of its warp's rows with row j of the tile; then the lanes share out the channels, and row j's score reaches
+ * them by a shuffle. Every sum has one fixed order. */
+#include "kernels/cuda/common.cuh"
+
+static const int warps_per_block = 4;
+static const int tile_rows = 32;
+
+/* Rows of one warp: fewer where a row holds many channels, to stay inside the registers. C: channels per lane. */
+template <int C> __host__ __device__ constexpr int rows_per_warp() { return C <= 4 ? 8 : 4; }
+template <int C> __host__ __device__ constexpr int rows_per_block() { return 4 * rows_per_warp<C>(); }
+/* Row length in shared memory; the odd one keeps lanes that read a column apart in different banks. */
+template <int C> __host__ __device__ constexpr int own_stride() { return 32 * C; }
+template <int C> __host__ __device__ constexpr int tile_stride() { return 32 * C + 1; }
+
+struct AttentionArguments {
+    const int32_t *offsets;
+    int64_t tokens;
+    int64_t tiles; /* blocks in x per sequence */
+    int query_heads, key_heads, head_dimension;
+    float scale;
+    bool causal;
+};
+
+/* The sequence and the first own row (relative to the sequence) of this block. */
+struct BlockRange {
+    int64_t start, length, first;
+};
+
+__device__ __forceinline__ BlockRange block_range(const AttentionArguments &a, int rows) {
+    const int64_t sequence = blockIdx.x / a.tiles;
+    BlockRange range;
+    range.start = a.offsets[sequence];
+    range.length = a.offsets[sequence + 1] - range.start;
+    range.first = blockIdx.x % a.tiles * rows;
+    return range;
+}
+
+/* Copies `rows` rows of one head to shared memory as float, zeros beyond `valid` rows and beyond the head dimension.
+ * row: address of the first row's head; heads: of this tensor. */
+template <int C, typename T>
+__device__ __forceinline__ void load_rows(float *to, int stride, const T *row, int64_t heads, int rows, int64_t valid,
+                                          int head_dimension) {
+    for (int i = threadIdx.x; i < rows * 32 * C; i += warps_per_block * 32) {
+        const int r = i / (32 * C), e = i % (32 * C);
+        to[r * stride + e] = r < valid && e < head_dimension ? to_float(row[r * heads * head_dimension + e]) : 0.0f;
+    }
+}
+
+/* score[r] = own row r of this warp . row `lane` of the tile. */
+template <int C> __device__ __forceinline__ void scores(float (&score)[rows_per_warp<C>()], const float *own, const float *tile) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int r = 0; r < rows_per_warp<C>(); ++r) score[r] = 0;
+#pragma unroll 8
+    for (int e = 0; e < 32 * C; ++e) {
+        const float other = tile[lane * tile_stride<C>() + e];
+#pragma unroll
+        for (int r = 0; r < rows_per_warp<C>(); ++r) score[r] += own[r * own_stride<C>() + e] * other;
+    }
+}
+
+/* sum[r][i] += weight of (r, tile row j) * tile[j][channel lane + 32 i], over j in order. */
+template <int C>
+__device__ __forceinline__ void add_weighted(float (&sum)[rows_per_warp<C>()][C], const float (&weight)[rows_per_warp<C>()],
+                                             const float *tile) {
+    const int lane = threadIdx.x % 32;
+#pragma unroll 4
+    for (int j = 0; j < tile_rows; ++j) {
+        float value[C];
+#pragma unroll
+        for (int i = 0; i < C; ++i) value[i] = tile[j * tile_stride<C>() + lane + 32 * i];
+#pragma unroll
+        for (int r = 0; r < rows_per_warp<C>(); ++r) {
+            const float w = __shfl_sync(0xffffffffu, weight[r], j);
+#pragma unroll
+            for (int i = 0; i < C; ++i) sum[r][i] += w * value[i];
+        }
+    }
+}
+
+template <int C, typename T>
+__device__ __forceinline__ void store_row(T *row, const float (&value)[C], float factor, int head_dimension) {
+#pragma unroll
+    for (int i = 0; i < C; ++i) {
+        const int e = threadIdx.x % 32 + 32 * i;
+        if (e < head_dimension) row[e] = from_float<T>(value[i] * factor);
+    }
+}
+
+/* Rows of the other side that a block of queries can see. */
+__device__ __forceinline__ int64_t visible_keys(const AttentionArguments &a, const BlockRange &range, int rows) {
+    const int64_t end = range.first + rows;
+    return a.causal && end < range.length ? end : range.length;
+}
+
+template <typename T, int C>
+__global__ void __launch_bounds__(128)
+    attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ q, const T *__restrict__ k,
+                             const T *__restrict__ v, AttentionArguments a) {
+    constexpr int R = rows_per_warp<C>(), rows = rows_per_block<C>();
+    extern __shared__ float shared[];
+    float *queries = shared, *keys = queries + rows * own_stride<C>(), *values = keys + tile_rows * tile_stride<C>();
+    const BlockRange range = block_range(a, rows);
+    if (range.first >= range.length) return;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, E = a.head_dimension;
+    const int64_t head = blockIdx.y, key_head = head / (a.query_heads / a.key_heads), first = range.first + warp * R;
+    load_rows<C>(queries, own_stride<C>(), q + ((range.start + range.first) * a.query_heads + head) * E, a.query_heads, rows,
+                 range.length - range.first, E);
+
+    float maximum[R], total[R], sum[R][C];
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        maximum[r] = -INFINITY;
+        total[r] = 0;
+#pragma unroll
+        for (int i = 0; i < C; ++i) sum[r][i] = 0;
+    }
+    const int64_t end = visible_keys(a, range, rows);
+    for (int64_t tile = 0; tile < end; tile += tile_rows) {
+        const int64_t source = ((range.start + tile) * a.key_heads + key_head) * E;
+        __syncthreads();
+        load_rows<C>(keys, tile_stride<C>(), k + source, a.key_heads, tile_rows, range.length - tile, E);
+        load_rows<C>(values, tile_stride<C>(), v + source, a.key_heads, tile_rows, range.length - tile, E);
+        __syncthreads();
+        float score[R];
+        scores<C>(score, queries + warp * R * own_stride<C>(), keys);
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+            const bool seen = tile + lane < range.length && (!a.causal || tile + lane <= first + r);
+            const float larger = fmaxf(maximum[r], warp_max(seen ? score[r] * a.scale : -INFINITY));
+            /* The first tile holds key 0, which every query sees: larger is finite from there on. */
+            const float correction = expf(maximum[r] - larger);
+            const float weight = seen ? expf(score[r] * a.scale - larger) : 0.0f;
+            total[r] = total[r] * correction + warp_sum(weight);
+            maximum[r] = larger;
+            score[r] = weight;
+#pragma unroll
+            for (int i = 0; i < C; ++i) sum[r][i] *= correction;
+        }
+        add_weighted<C>(sum, score, values);
+    }
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        if (first + r >= range.length) continue;
+        const int64_t token = range.start + first + r;
+        store_row<C>(out + (token * a.query_heads + head) * E, sum[r], 1.0f / total[r], E);
+        if (lane == 0) lse[head * a.tokens + token] = maximum[r] + logf(total[r]);
+    }
+}
+
+/* delta[h, t] = dout . out, one warp per (t, h). */
+template <typename T>
+__global__ void attention_delta_kernel(float *__restrict__ delta, const T *__restrict__ dout, const T *__restrict__ out,
+                                       int64_t tokens, int heads, int head_dimension) {
+    const int64_t item = blockIdx.x * (int64_t)(blockDim.x / 32) + threadIdx.x / 32;
+    if (item >= tokens * heads) return;
+    float sum = 0;
+    for (int e = threadIdx.x % 32; e < head_dimension; e += 32)
+        sum += to_float(dout[item * head_dimension + e]) * to_float(out[item * head_dimension + e]);
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0) delta[item % heads * tokens + item / heads] = sum;
+}
+
+template <typename T, int C>
+__global__ void __launch_bounds__(128)
+    attention_dq_kernel(T *__restrict__ dq, const T *__restrict__ dout, const float *__restrict__ lse,
+                        const float *__restrict__ delta, const T *__restrict__ q, const T *__restrict__ k,
+                        const T *__restrict__ v, AttentionArguments a) {
+    constexpr int R = rows_per_warp<C>(), rows = rows_per_block<C>();
+    extern __shared__ float shared[];
+    float *queries = shared, *upstream = queries + rows * own_stride<C>(), *keys = upstream + rows * own_stride<C>(),
+          *values = keys + tile_rows * tile_stride<C>();
+    const BlockRange range = block_range(a, rows);
+    if (range.first >= range.length) return;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, E = a.head_dimension;
+    const int64_t head = blockIdx.y, key_head = head / (a.query_heads / a.key_heads), first = range.first + warp * R;
+    const int64_t own = ((range.start + range.first) * a.query_heads + head) * E;
+    load_rows<C>(queries, own_stride<C>(), q + own, a.query_heads, rows, range.length - range.first, E);
+    load_rows<C>(upstream, own_stride<C>(), dout + own, a.query_heads, rows, range.length - range.first, E);
+
+    float row_lse[R], row_delta[R], sum[R][C];
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        const int64_t index = head * a.tokens + range.start + first + r;
+        row_lse[r] = first + r < range.length ? lse[index] : 0.0f;
+        row_delta[r] = first + r < range.length ? delta[index] : 0.0f;
+#pragma unroll
+        for (int i = 0; i < C; ++i) sum[r][i] = 0;
+    }
+    const int64_t end = visible_keys(a, range, rows);
+    for (int64_t tile = 0; tile < end; tile += tile_rows) {
+        const int64_t source = ((range.start + tile) * a.key_heads + key_head) * E;
+        __syncthreads();
+        load_rows<C>(keys, tile_stride<C>(), k + source, a.key_heads, tile_rows, range.length - tile, E);
+        load_rows<C>(values, tile_stride<C>(), v + source, a.key_heads, tile_rows, range.length - tile, E);
+        __syncthreads();
+        float score[R], dweight[R];
+        scores<C>(score, queries + warp * R * own_stride<C>(), keys);
+        scores<C>(dweight, upstream + warp * R * own_stride<C>(), values);
+#pragma unroll
+        for (int r = 0; r < R; ++r) {
+            const bool seen =
+                tile + lane < range.length && first + r < range.length && (!a.causal || tile + lane <= first + r);
+            const float weight = seen ? expf(score[r] * a.scale - row_lse[r]) : 0.0f;
+            score[r] = weight * (dweight[r] - row_delta[r]);
+        }
+        add_weighted<C>(sum, score, keys);
+    }
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+        if (first + r < range.length)
+            store_row<C>(dq + ((range.start + first + r) * a.query_heads + head) * E, sum[r], a.scale, E);
+}
+
+/* Own rows are keys; the tiles are queries, of all query heads that read this key/value head, one head after another. */
+template <typename T, int C>
+__global__ void __launch_bounds__(128)
+    attention_dkv_kernel(T *__restrict__ dk, T *__restrict__ dv, const T *__restrict__ dout, const float *__restrict__ lse,
+                         const float *__restrict__ delta, const T *__restrict__ q, const T *__restrict__ k,
+                         const T *__restrict__ v, AttentionArguments a) {
+    constexpr int R = rows_per_warp<C>(), rows = rows_per_block<C>();
+    extern __shared__ float shared[];
+    float *keys = shared, *values = keys + rows * own_stride<C>(), *queries = values + rows * own_stride<C>(),
+          *upstream = queries + tile_rows * tile_stride<C>();
+    const BlockRange range = block_range(a, rows);
+    if (range.first >= range.length) return;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, E = a.head_dimension, group = a.query_heads / a.key_heads;
+    const int64_t key_head = blockIdx.y, first = range.first + warp * R;
+    const int64_t own = ((range.start + range.first) * a.key_heads + key_head) * E;
+    load_rows<C>(keys, own_stride<C>(), k + own, a.key_heads, rows, range.length - range.first, E);
+    load_rows<C>(values, own_stride<C>(), v + own, a.key_heads, rows, range.length - range.first, E);
+
+    float key_sum[R][C], value_sum[R][C];
+#pragma unroll
+    for (int r = 0; r < R; ++r)
+#pragma unroll
+        for (int i = 0; i < C; ++i) key_sum[r][i] = value_sum[r][i] = 0;
+    /* Causal: no query before the first own key sees any of them. */
+    const int64_t begin = a.causal ? range.first / tile_rows * tile_rows : 0;
+    for (int64_t head = key_head * group; head < (key_head + 1) * group; ++head)
+        for (int64_t tile = begin; tile < range.length; tile += tile_rows) {
+            const int64_t source = ((range.start + tile) * a.query_heads + head) * E, query = tile + lane;
+            __syncthreads();
+            load_rows<C>(queries, tile_stride<C>(), q + source, a.query_heads, tile_rows, range.length - tile, E);
+            load_rows<C>(upstream, tile_stride<C>(), dout + source, a.query_heads, tile_rows, range.length - tile, E);
+            __syncthreads();
+            const int64_t index = head * a.tokens + range.start + query;
+            const float query_lse = query < range.length ? lse[index] : 0.0f;
+            const float query_delta = query < range.length ? delta[index] : 0.0f;
+            float score[R], dweight[R];
+            scores<C>(score, keys + warp * R * own_stride<C>(), queries);
+            scores<C>(dweight, values + warp * R * own_stride<C>(), upstream);
+#pragma unroll
+            for (int r = 0; r < R; ++r) {
+                const bool seen = query < range.length && first + r < range.length && (!a.causal || first + r <= query);
+                const float weight = seen ? expf(score[r] * a.scale - query_lse) : 0.0f;
+                score[r] = weight;
+                dweight[r] = weight * (dweight[r] - query_delta);
+            }
+            add_weighted<C>(value_sum, score, upstream);
+            add_weighted<C>(key_sum, dweight, queries);
+        }
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        if (first + r >= range.length) continue;
+        const int64_t row = ((range.start + first + r) * a.key_heads + key_head) * E;
+        store_row<C>(dk + row, key_sum[r], a.scale, E);
+        store_row<C>(dv + row, value_sum[r], 1.0f, E);
+    }
+}
+
+/* Shared memory of a block with `own` buffers for its own rows and two tiles. */
+template <int C> static int shared_bytes(int own) {
+    return (int)sizeof(float) * (own * rows_per_block<C>() * own_stride<C>() + 2 * tile_rows * tile_stride<C>());
+}
+
+static Status check_shape(const char *op, AttentionShape shape) {
+    if (shape.head_dimension > 256)
+        FAIL("%s: head dimension %lld is more than 256", op, (long long)shape.head_dimension);
+    if (shape.key_heads < 1 || shape.query_heads % shape.key_heads)
+        FAIL("%s: %lld query heads cannot be shared out over %lld key heads", op, (long long)shape.query_heads,
+             (long long)shape.key_heads);
+    return STATUS_OK;
+}
+
+static AttentionArguments make_arguments(const SequenceLayout *layout, AttentionShape shape, int rows) {
+    AttentionArguments a;
+    a.offsets = layout->offsets;
+    a.tokens = layout->tokens;
+    a.tiles = ceil_divide(layout->longest, rows);
+    a.query_heads = (int)shape.query_heads;
+    a.key_heads = (int)shape.key_heads;
+    a.head_dimension = (int)shape.head_dimension;
+    a.scale = shape.scale;
+    a.causal = shape.causal;
+    return a;
+}
+
+template <typename T, int C>
+static Status launch_forward(CudaContext *context, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                             const SequenceLayout *layout, AttentionShape shape) {
+    const AttentionArguments a = make_arguments(layout, shape, rows_per_block<C>());
+    const int bytes = shared_bytes<C>(1);
+    unsigned blocks;
+    TRY(linear_grid("attention_forward", a.tiles * layout->sequences, 1, &blocks));
+    TRY_CUDA(cudaFuncSetAttribute(attention_forward_kernel<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    ADAMEM_LAUNCH((attention_forward_kernel<T, C>), dim3(blocks, (unsigned)a.query_heads), warps_per_block * 32, bytes,
+                  context->stream, (T *)out.data, (float *)lse.data, (const T *)q.data, (const T *)k.data, (const T *)v.data, a);
+    return STATUS_OK;
+}
+
+template <typename T, int C>
+static Status launch_backward(CudaContext *context, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+                              Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape, float *delta) {
+    const AttentionArguments a = make_arguments(layout, shape, rows_per_block<C>());
+    const int bytes = shared_bytes<C>(2);
+    unsigned blocks, delta_blocks;
+    TRY(linear_grid("attention_backward", a.tiles * layout->sequences, 1, &blocks));
+    TRY(linear_grid("attention_backward", a.tokens * a.query_heads, 8, &delta_blocks));
+    ADAMEM_LAUNCH(attention_delta_kernel<T>, delta_blocks, 256, 0, context->stream, delta, (const T *)dout.data,
+                  (const T *)out.data, a.tokens, a.query_heads, a.head_dimension);
+    TRY_CUDA(cudaFuncSetAttribute(attention_dq_kernel<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    ADAMEM_LAUNCH((attention_dq_kernel<T, C>), dim3(blocks, (unsigned)a.query_heads), warps_per_block * 32, bytes,
+                  context->stream, (T *)dq.data, (const T *)dout.data, (const float *)lse.data, delta, (const T *)q.data,
+                  (const T *)k.data, (const T *)v.data, a);
+    TRY_CUDA(cudaFuncSetAttribute(attention_dkv_kernel<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+    ADAMEM_LAUNCH((attention_dkv_kernel<T, C>), dim3(blocks, (unsigned)a.key_heads), warps_per_block * 32, bytes,
+                  context->stream, (T *)dk.data, (T *)dv.data, (const T *)dout.data, (const float *)lse.data, delta,
+                  (const T *)q.data, (const T *)k.data, (const T *)v.data, a);
+    return STATUS_OK;
+}
+
+/* Runs the statements with C = the channels per lane, a power of two. */
+#define DISPATCH_CHANNELS(head_dimension, C, ...)                                                                                \
+    do {                                                                                                                         \
+        if ((head_dimension) <= 32) {                                                                                            \
+            constexpr int C = 1;                                                                                                 \
+            __VA_ARGS__;                                                                                                         \
+        } else if ((head_dimension) <= 64) {                                                                                     \
+            constexpr int C = 2;                                                                                                 \
+            __VA_ARGS__;                                                                                                         \
+        } else if ((head_dimension) <= 128) {                                                                                    \
+            constexpr int C = 4;                                                                                                 \
+            __VA_ARGS__;                                                                                                         \
+        } else {                                                                                                                 \
+            constexpr int C = 8;                                                                                                 \
+            __VA_ARGS__;                                                                                                         \
+        }                                                                                                                        \
+    } while (0)
+
+extern "C" Status cuda_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                         const SequenceLayout *layout, AttentionShape shape) {
+    (void)scratch;
+    if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
+    TRY(check_shape("attention_forward", shape));
+    DISPATCH_FLOAT(q.dtype, T,
+                   DISPATCH_CHANNELS(shape.head_dimension, C,
+                                     TRY((launch_forward<T, C>(cuda_context(device), out, lse, q, k, v, layout, shape)))));
+    return STATUS_OK;
+}
+
+extern "C" Status cuda_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout,
+                                          Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
+                                          AttentionShape shape) {
+    if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
+    TRY(check_shape("attention_backward", shape));
+    if (q.dtype != DTYPE_BF16 && q.dtype != DTYPE_F32) FAIL("attention_backward: dtype %d is not implemented", (int)q.dtype);
+    void *delta;
+    TRY(arena_allocate(scratch, (size_t)layout->tokens * (size_t)shape.query_heads * sizeof(float), ARENA_HIGH, &delta));
+    Status status = STATUS_OK;
+    DISPATCH_FLOAT(q.dtype, T,
+                   DISPATCH_CHANNELS(shape.head_dimension, C,
+                                     status = launch_backward<T, C>(cuda_context(device), dq, dk, dv, dout, out, lse, q, k, v,
+                                                                    layout, shape, (float *)delta)));
+    arena_release(scratch, delta);
+    return status;
+}

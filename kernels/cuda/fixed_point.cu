@@ -1,0 +1,42 @@
+#include "kernels/cuda/common.cuh"
+
+/* Both kernels move 12 bytes per element and are bound by memory; one element per thread coalesces well enough. */
+__global__ void fixed_point_accumulate_kernel(int64_t *__restrict__ q, int32_t *flag, float *__restrict__ x, int64_t elements) {
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i >= elements) return;
+    const float value = x[i];
+    if (fabsf(value) < 1024.0f)
+        q[i] += __double2ll_rn((double)value * 281474976710656.0); /* 2^48 */
+    else
+        *flag = 1; /* also NaN; every writer writes the same */
+    x[i] = 0;
+}
+
+/* An integer is rounded to float once; the scaling by a power of two is exact. */
+__global__ void fixed_point_convert_kernel(float *__restrict__ x, int64_t *__restrict__ q, int64_t elements) {
+    const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (i >= elements) return;
+    x[i] = __ll2float_rn(q[i]) * 3.5527136788005009e-15f; /* 2^-48 */
+    q[i] = 0;
+}
+
+extern "C" Status cuda_fixed_point_accumulate(Device *device, Tensor q, Tensor flag, Tensor x) {
+    CudaContext *context = cuda_context(device);
+    const int64_t elements = tensor_elements(x);
+    if (elements == 0) return STATUS_OK;
+    unsigned grid;
+    TRY(linear_grid(__func__, elements, 256, &grid));
+    ADAMEM_LAUNCH(fixed_point_accumulate_kernel, grid, 256, 0, context->stream, (int64_t *)q.data, (int32_t *)flag.data,
+                  (float *)x.data, elements);
+    return STATUS_OK;
+}
+
+extern "C" Status cuda_fixed_point_convert(Device *device, Tensor x, Tensor q) {
+    CudaContext *context = cuda_context(device);
+    const int64_t elements = tensor_elements(x);
+    if (elements == 0) return STATUS_OK;
+    unsigned grid;
+    TRY(linear_grid(__func__, elements, 256, &grid));
+    ADAMEM_LAUNCH(fixed_point_convert_kernel, grid, 256, 0, context->stream, (float *)x.data, (int64_t *)q.data, elements);
+    return STATUS_OK;
+}

@@ -1,0 +1,41 @@
+/* The ops of the CUDA backend, one per .cu file, each as kernels/ops.h documents it.
+ *
+ * All work is issued on the device's one stream by the thread that opened the device; nothing waits for the GPU. An error
+ * of an earlier kernel (a lost device) surfaces in whichever call comes next. */
+#ifndef KERNELS_CUDA_OPS_CUDA_H
+#define KERNELS_CUDA_OPS_CUDA_H
+
+#include "kernels/ops.h"
+
+/* The table of all of them. */
+const Ops *ops_cuda(void);
+
+Status cuda_matmul(Device *device, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b,
+                   Tensor bias, float alpha, float beta);
+Status cuda_embedding_forward(Device *device, Tensor y, Tensor table, Tensor ids);
+Status cuda_embedding_backward(Device *device, Arena *scratch, Tensor gradient, Tensor dy, Tensor ids);
+Status cuda_rms_norm_forward(Device *device, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight,
+                             float epsilon);
+Status cuda_rms_norm_backward(Device *device, Arena *scratch, Tensor dx, bool accumulate, Tensor dweight, Tensor dy, Tensor x,
+                              Tensor weight, Tensor rstd);
+Status cuda_rope_table(Device *device, Tensor cos_sin, const int32_t *positions, float theta);
+Status cuda_rope(Device *device, Tensor x, Tensor cos_sin, bool inverse);
+Status cuda_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                              const SequenceLayout *layout, AttentionShape shape);
+Status cuda_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+                               Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape);
+Status cuda_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor up);
+Status cuda_swiglu_backward(Device *device, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+Status cuda_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
+                                 Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
+Status cuda_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);
+Status cuda_cast(Device *device, Tensor y, Tensor x);
+Status cuda_add(Device *device, Tensor y, Tensor x, float alpha);
+Status cuda_column_sum(Device *device, Arena *scratch, Tensor gradient, Tensor dy);
+Status cuda_fixed_point_accumulate(Device *device, Tensor q, Tensor flag, Tensor x);
+Status cuda_fixed_point_convert(Device *device, Tensor x, Tensor q);
+Status cuda_sum_squares(Device *device, Arena *scratch, Tensor result, Tensor x);
+Status cuda_adamw(Device *device, Tensor parameter, Tensor exp_avg, Tensor exp_avg_sq, Tensor value, Tensor gradient,
+                  AdamWSettings settings);
+
+#endif
