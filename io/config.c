@@ -81,7 +81,8 @@ static size_t group_length(const char *key) {
 
 static const char *last_name(const char *key) { return strrchr(key, '.') ? strrchr(key, '.') + 1 : key; }
 
-/* The name weighs more than the group, so that a right name in the wrong group is found. */
+/* The name weighs more than the group, so that a right name in the wrong group is found; a part of a name ("beta", "lr")
+ * is nearer than an unlike name that is as short. */
 static const char *nearest_key(const ConfigTable *table, const char *key) {
     const char *best = "";
     int smallest = INT32_MAX;
@@ -90,7 +91,9 @@ static const char *nearest_key(const ConfigTable *table, const char *key) {
         if (!is_stored(option)) continue;
         size_t length = group_length(key);
         bool same_group = length == group_length(option->key) && !strncmp(key, option->key, length);
-        int distance = 2 * edit_distance(last_name(key), last_name(option->key)) + !same_group;
+        int distance = 2 * edit_distance(last_name(key), last_name(option->key));
+        if (distance > 2 && last_name(key)[0] && strstr(last_name(option->key), last_name(key))) distance = 2;
+        distance += !same_group;
         if (distance < smallest) smallest = distance, best = option->key;
     }
     return best;
