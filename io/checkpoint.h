@@ -1,9 +1,28 @@
 /* Training checkpoints in HDF5 (CONTRACT.md, "Files of a run").
  *
- * /meta carries attributes; tensors are fp32 data sets /parameters/NAME, /optimizer/exp_avg/NAME,
- * /optimizer/exp_avg_sq/NAME with the fletcher32 filter. digest = SHA-256 over (name, dtype, shape, bytes) of all tensor
- * data sets in order of their full path. A checkpoint is written as a new file, flushed, closed, fsynced, renamed, and its
- * directory fsynced; it is never changed afterwards. Reading verifies format version, checksums and digest. */
+ * /meta carries attributes (names: the members of CheckpointMeta, and meta_digest); tensors are fp32 data sets
+ * /parameters/NAME, /optimizer/exp_avg/NAME, /optimizer/exp_avg_sq/NAME, chunked, with the fletcher32 filter. A checkpoint
+ * is written as a new file, flushed, closed, fsynced, renamed, and its directory fsynced; it is never changed afterwards.
+ * Equal contents give equal files, byte for byte.
+ *
+ * Every byte that matters is covered: HDF5's own metadata by the checksums of its 1.10 format (which is why strings are of
+ * fixed length: HDF5 keeps variable ones where it has no checksum), the values by two SHA-256 in hexadecimal,
+ *
+ *   digest       of the tensors: for each data set in order of its full path P ("/optimizer/exp_avg/..." first, compared
+ *                byte by byte): P, a zero byte, "F32", a zero byte, the number of dimensions and each extent as unsigned
+ *                64-bit little-endian integers, the values as little-endian fp32, row-major;
+ *   meta_digest  of the attributes: for each but meta_digest itself in order of its name N: N, a zero byte, and the value:
+ *                8 bytes little-endian (two's complement or IEEE 754 double), or the UTF-8 bytes and a zero byte.
+ *
+ * In Python:
+ *   file, paths, digest = h5py.File(path), [], hashlib.sha256()
+ *   file.visititems(lambda name, item: paths.append("/" + name) if isinstance(item, h5py.Dataset) else None)
+ *   for p in sorted(paths, key=str.encode):
+ *       a = file[p][...].astype("<f4")
+ *       digest.update(p.encode() + b"\0F32\0" + struct.pack(f"<{1 + a.ndim}Q", a.ndim, *a.shape) + a.tobytes())
+ *   assert digest.hexdigest() == file["meta"].attrs["digest"].decode()
+ *
+ * HDF5 is the serial library: rank 0 calls these functions and broadcasts. */
 #ifndef IO_CHECKPOINT_H
 #define IO_CHECKPOINT_H
 
@@ -23,27 +42,35 @@ typedef struct CheckpointMeta {
     double best_metric; /* NaN before the first evaluation */
     int64_t best_step;  /* -1 before the first evaluation */
     int64_t patience, consecutive_skips;
+    double loss_sum; /* of the steps since the last log line */
+    int64_t loss_count;
     char *config; /* the effective configuration as text; owned */
     char program_version[64];
     char base_fingerprint[65];
     char digest[65]; /* filled by write and read */
 } CheckpointMeta;
-void checkpoint_meta_free(CheckpointMeta *meta);
+void checkpoint_meta_free(CheckpointMeta *meta); /* frees config */
 
 typedef struct CheckpointTensor {
     const char *name; /* PEFT name for adapters, Hugging Face name for base tensors */
     int dimensions;   /* 1 or 2 */
     int64_t shape[4];
-    float *parameter, *exp_avg, *exp_avg_sq; /* caller's memory; the moments NULL = not stored */
+    float *parameter, *exp_avg, *exp_avg_sq; /* caller's memory; the moments both NULL = not stored */
 } CheckpointTensor;
 
-/* Writes path atomically; meta->digest is filled in. On any error the temporary file is removed and nothing else touched. */
+/* Writes path atomically; meta->digest and meta->format_version are filled in. STATUS_INVALID for a tensor that cannot be
+ * stored (name empty or with '/', given twice, empty shape), else STATUS_FAILED with path and reason (disk full). On any
+ * error the temporary file is removed and nothing else touched. */
 Status checkpoint_write(const char *path, CheckpointMeta *meta, const CheckpointTensor *tensors, int64_t count);
 
 typedef struct Checkpoint Checkpoint;
 /* Opens and verifies: version, structure, attribute types, checksums, digest. STATUS_INVALID names path and reason. */
 Status checkpoint_open(const char *path, Checkpoint **out);
-void checkpoint_close(Checkpoint *checkpoint);
+void checkpoint_close(Checkpoint *checkpoint); /* accepts NULL */
+/* Opens, verifies and closes, with one tensor in memory at a time. */
+Status checkpoint_verify(const char *path);
+/* True for an HDF5 file that holds /meta and /parameters, whatever its version or condition. */
+bool checkpoint_recognise(const char *path);
 const CheckpointMeta *checkpoint_meta(const Checkpoint *checkpoint);
 int64_t checkpoint_count(const Checkpoint *checkpoint);
 /* Tensor i in name order; pointers lead to memory owned by the checkpoint. */
@@ -56,7 +83,8 @@ Status checkpoint_path(const char *directory, int64_t step, char **out);
 Status checkpoint_list(const char *directory, int64_t **steps, int64_t *count);
 /* Opens the newest valid checkpoint; invalid ones are passed over with a warning that says why. *out NULL when none. */
 Status checkpoint_open_newest(const char *directory, Checkpoint **out);
-/* Deletes the oldest until keep remain (0 = all stay); never best_step (-1: none), never the newest. */
+/* Deletes the oldest until keep remain (0 = all stay); never best_step (-1: none), never the newest, never the newest valid
+ * one (looked for only when something would be deleted). Removes temporary files that killed writers left behind. */
 Status checkpoint_rotate(const char *directory, int64_t keep, int64_t best_step);
 
 #endif
