@@ -11,11 +11,15 @@
 /* ALLOW_NUL: "\u0000" is legal JSON and occurs in scraped text; strings carry their length. */
 #define PARSE_FLAGS (JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL)
 
+static Status syntax_error(const json_error_t *error) {
+    const char *kind = json_error_code(error) == json_error_invalid_utf8 ? "invalid UTF-8: " : "";
+    INVALID("column %d: %s%s", error->column, kind, error->text);
+}
+
 Status json_value_parse(const char *bytes, size_t length, JsonValue **out) {
     json_error_t error;
     *out = json_loadb(bytes, length, PARSE_FLAGS, &error);
-    if (!*out) INVALID("column %d: %s", error.column, error.text);
-    return STATUS_OK;
+    return *out ? STATUS_OK : syntax_error(&error);
 }
 
 Status json_value_read_file(const char *path, JsonValue **out) {
@@ -25,7 +29,7 @@ Status json_value_read_file(const char *path, JsonValue **out) {
     Status status;
     TRY_GOTO(file_read(path, &text), done);
     *out = json_loadb(text.data, text.length, PARSE_FLAGS, &error);
-    if (!*out) status = INVALID_INPUT("%s:%d: column %d: %s", path, error.line, error.column, error.text);
+    if (!*out) status = status_prefix(syntax_error(&error), "%s:%d", path, error.line);
 done:
     text_free(&text);
     return status;
@@ -128,6 +132,7 @@ JsonValue *json_value_new_string(const char *bytes, size_t length) { return json
 JsonValue *json_value_new_integer(int64_t value) { return json_integer(value); }
 JsonValue *json_value_new_number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 JsonValue *json_value_new_boolean(bool value) { return json_boolean(value); }
+JsonValue *json_value_new_null(void) { return json_null(); }
 
 Status json_value_set(JsonValue *object, const char *key, JsonValue *child) {
     if (!child) FAIL("no JSON value for \"%s\": out of memory or invalid UTF-8", key);

@@ -59,6 +59,7 @@ JsonValue *json_value_new_string(const char *bytes, size_t length); /* NULL for 
 JsonValue *json_value_new_integer(int64_t value);
 JsonValue *json_value_new_number(double value); /* null when not finite: JSON has no NaN */
 JsonValue *json_value_new_boolean(bool value);
+JsonValue *json_value_new_null(void);
 Status json_value_set(JsonValue *object, const char *key, JsonValue *child);
 Status json_value_append(JsonValue *array, JsonValue *child);
 

@@ -76,4 +76,13 @@ static inline double random_normal(RandomStream *s) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586476925 * v);
 }
 
+/* Standard normal number `index` of a stream (Box-Muller, cosine branch): one counter each, so any thread may draw it. */
+static inline double random_normal_at(uint64_t seed, uint64_t stream, uint64_t index) {
+    uint32_t counter[4] = {(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)}, bits[4];
+    philox4x32((uint32_t)seed, (uint32_t)(seed >> 32), counter, bits);
+    double u = 1.0 - (double)(((uint64_t)bits[0] << 32 | bits[1]) >> 11) * 0x1p-53;
+    double v = (double)(((uint64_t)bits[2] << 32 | bits[3]) >> 11) * 0x1p-53;
+    return sqrt(-2.0 * log(u)) * cos(6.283185307179586476925 * v);
+}
+
 #endif

@@ -42,6 +42,8 @@ Status decoder_load(Decoder *decoder, const Safetensors *weights);
 /* Random base weights as Transformers initialises Qwen2: N(0, initializer_range) for matrices, zero biases, unit norms. A
  * pure function of (seed, tensor name). */
 Status decoder_initialise(Decoder *decoder, uint64_t seed);
+/* The n initial values of one base tensor, as decoder_initialise gives them. */
+void decoder_initial_values(const ModelConfig *config, const char *name, int64_t n, uint64_t seed, float *out);
 /* All LoRA pairs: A uniform, B zero (lora.h). */
 Status decoder_initialise_lora(Decoder *decoder, uint64_t seed);
 /* LoRA pairs from a PEFT directory's adapter_model.safetensors: exactly the decoder's, or STATUS_INVALID by name. */

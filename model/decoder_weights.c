@@ -147,16 +147,22 @@ Status decoder_load(Decoder *decoder, const Safetensors *weights) {
     return STATUS_OK;
 }
 
+void decoder_initial_values(const ModelConfig *config, const char *name, int64_t n, uint64_t seed, float *out) {
+    bool norm = strstr(name, "norm") != NULL, bias = strstr(name, ".bias") != NULL;
+    uint64_t stream = random_stream_of_name(name);
+    double deviation = config->initializer_range;
+#pragma omp parallel for
+    for (int64_t i = 0; i < n; ++i)
+        out[i] = norm ? 1.0f : bias ? 0.0f : (float)(deviation * random_normal_at(seed, stream, (uint64_t)i));
+}
+
 Status decoder_initialise(Decoder *decoder, uint64_t seed) {
     for (size_t i = 0; i < decoder->base_count; ++i) {
         Parameter *parameter = decoder->parameters->items[i];
         int64_t n = parameter_elements(parameter);
         float *values;
         TRY_ALLOC(values = malloc((size_t)n * sizeof *values));
-        bool norm = strstr(parameter->name, "norm") != NULL, bias = strstr(parameter->name, ".bias") != NULL;
-        RandomStream random = random_stream(seed, random_stream_of_name(parameter->name));
-        for (int64_t k = 0; k < n; ++k)
-            values[k] = norm ? 1.0f : bias ? 0.0f : (float)(decoder->config.initializer_range * random_normal(&random));
+        decoder_initial_values(&decoder->config, parameter->name, n, seed, values);
         Status status = parameter_set(decoder->parameters, parameter, values);
         if (!status) status = device_synchronize(decoder->parameters->device);
         free(values);

@@ -117,61 +117,14 @@ Parameter *parameters_find(const Parameters *p, const char *name) {
     return NULL;
 }
 
-static float float_from_bf16(uint16_t bits) {
-    uint32_t word = (uint32_t)bits << 16;
-    float value;
-    memcpy(&value, &word, sizeof value);
-    return value;
-}
-
-/* IEEE 754 binary16, subnormals included. */
-static float float_from_f16(uint16_t bits) {
-    uint32_t sign = (uint32_t)(bits & 0x8000u) << 16, exponent = bits >> 10 & 31u, mantissa = bits & 1023u, word;
-    if (exponent == 0) {
-        float value = (float)mantissa * 0x1p-24f;
-        return sign ? -value : value;
-    }
-    if (exponent == 31) word = sign | 0x7F800000u | mantissa << 13;
-    else word = sign | (exponent + 112) << 23 | mantissa << 13;
-    float value;
-    memcpy(&value, &word, sizeof value);
-    return value;
-}
-
-bool convert_to_float(const char *dtype, const void *data, int64_t n, float *out) {
-    if (strcmp(dtype, "F32") == 0) {
-        memcpy(out, data, (size_t)n * sizeof *out);
-        return true;
-    }
-    bool bf16 = strcmp(dtype, "BF16") == 0;
-    if (!bf16 && strcmp(dtype, "F16") != 0) return false;
-    const unsigned char *bytes = data;
-    for (int64_t i = 0; i < n; ++i) {
-        uint16_t bits;
-        memcpy(&bits, bytes + 2 * i, sizeof bits);
-        out[i] = bf16 ? float_from_bf16(bits) : float_from_f16(bits);
-    }
-    return true;
-}
-
-/* The compute dtype's bits of n floats, rounded to nearest even. */
-static void bf16_from_float(const float *in, int64_t n, uint16_t *out) {
-    for (int64_t i = 0; i < n; ++i) {
-        uint32_t word;
-        memcpy(&word, in + i, sizeof word);
-        if ((word & 0x7FFFFFFFu) > 0x7F800000u) out[i] = (uint16_t)(word >> 16 | 0x40u);
-        else out[i] = (uint16_t)((word + 0x7FFFu + (word >> 16 & 1u)) >> 16);
-    }
-}
-
 /* Uploads host floats to destination in dtype. */
 static Status upload_floats(Parameters *p, Tensor destination, const float *host) {
     int64_t n = tensor_elements(destination);
     if (destination.dtype == DTYPE_F32) return device_upload(p->device, destination.data, host, (size_t)n * sizeof *host);
     uint16_t *bits;
     TRY_ALLOC(bits = malloc((size_t)n * sizeof *bits + 1));
-    bf16_from_float(host, n, bits);
-    Status status = device_upload(p->device, destination.data, bits, (size_t)n * sizeof *bits);
+    Status status = convert_from_float(host, n, "BF16", bits);
+    if (!status) status = device_upload(p->device, destination.data, bits, (size_t)n * sizeof *bits);
     if (!status) status = device_synchronize(p->device); /* bits is freed next */
     free(bits);
     return status;

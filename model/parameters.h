@@ -66,5 +66,9 @@ ParameterMemory parameters_memory(const Parameters *parameters);
 
 /* n values of a safetensors dtype to floats; false when the dtype is not F32, BF16 or F16. */
 bool convert_to_float(const char *dtype, const void *data, int64_t n, float *out);
+/* The reverse, rounded to nearest even; a finite value that F16 cannot hold is STATUS_INVALID. */
+Status convert_from_float(const float *values, int64_t n, const char *dtype, void *out);
+/* "float32" -> "F32", "bfloat16" -> "BF16", "float16" -> "F16", else NULL. */
+const char *safetensors_dtype_of(const char *torch_dtype);
 
 #endif
