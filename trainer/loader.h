@@ -1,0 +1,22 @@
+/* Reads micro-batches ahead of the training step, in a thread of its own.
+ *
+ * The step loop asks for micro-batches (lists of samples) as far ahead as it likes and takes them in the same order; at most
+ * `capacity` finished ones wait in memory. The data set belongs to the loader's thread until loader_destroy. */
+#ifndef TRAINER_LOADER_H
+#define TRAINER_LOADER_H
+
+#include "io/dataset.h"
+#include "io/packed_batch.h"
+
+typedef struct Loader Loader;
+
+/* capacity >= 1: finished micro-batches held at most. */
+Status loader_create(TokenDataset *dataset, int capacity, Loader **out);
+void loader_destroy(Loader *loader); /* stops the thread, drops what waits; accepts NULL */
+/* Asks for one micro-batch; samples [count] are copied. Never blocks. count 0 gives an empty batch. */
+Status loader_request(Loader *loader, const int64_t *samples, int64_t count);
+/* The oldest micro-batch asked for and not yet taken; waits for it. The caller frees it with packed_batch_free. An error of
+ * the thread is returned by the call that would have got that batch, and by all later ones. */
+Status loader_take(Loader *loader, PackedBatch *out);
+
+#endif
