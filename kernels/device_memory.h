@@ -10,7 +10,7 @@
 struct DeviceMemory {
     /* Fills device->ops, context, threads and name. device->threads holds the caller's wish (0 = all). */
     Status (*open)(Device *device, int local_rank);
-    void (*close)(Device *device); /* frees the context; not called when open failed */
+    void (*close)(Device *device);                                /* frees the context; not called when open failed */
     Status (*allocate)(Device *device, size_t bytes, void **out); /* bytes > 0 */
     void (*release)(Device *device, void *data);                  /* data != NULL */
     Status (*upload)(Device *device, void *destination, const void *host, size_t bytes);

@@ -1,0 +1,43 @@
+#include "kernels/cpu/context.h"
+#include "kernels/cpu/cpu_ops.h"
+#include "kernels/ops_cpu.h"
+
+#if defined(__AVX512F__)
+#define LEVEL_NAME "AVX-512"
+#elif defined(__AVX2__)
+#define LEVEL_NAME "AVX2"
+#else
+#define LEVEL_NAME "portable"
+#endif
+
+static const Ops ops = {
+    .name = "cpu",
+    .matmul = cpu_matmul,
+    .embedding_forward = cpu_embedding_forward,
+    .embedding_backward = cpu_embedding_backward,
+    .rms_norm_forward = cpu_rms_norm_forward,
+    .rms_norm_backward = cpu_rms_norm_backward,
+    .rope_table = cpu_rope_table,
+    .rope = cpu_rope,
+    .attention_forward = cpu_attention_forward,
+    .attention_backward = cpu_attention_backward,
+    .swiglu_forward = cpu_swiglu_forward,
+    .swiglu_backward = cpu_swiglu_backward,
+    .linear_cross_entropy = cpu_linear_cross_entropy,
+    .dropout = cpu_dropout,
+    .cast = cpu_cast,
+    .add = cpu_add,
+    .column_sum = cpu_column_sum,
+    .fixed_point_accumulate = cpu_fixed_point_accumulate,
+    .fixed_point_convert = cpu_fixed_point_convert,
+    .sum_squares = cpu_sum_squares,
+    .adamw = cpu_adamw,
+};
+
+extern const CpuBackend CPU_NAME(cpu_backend);
+const CpuBackend CPU_NAME(cpu_backend) = {
+    .name = LEVEL_NAME,
+    .ops = &ops,
+    .open = cpu_context_open,
+    .close = cpu_context_close,
+};

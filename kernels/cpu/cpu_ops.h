@@ -1,0 +1,56 @@
+/* The functions behind the CPU op table; kernels/ops.h documents them. */
+#ifndef KERNELS_CPU_CPU_OPS_H
+#define KERNELS_CPU_CPU_OPS_H
+
+#include "kernels/cpu/level.h"
+#include "kernels/ops.h"
+
+#define cpu_matmul                 CPU_NAME(cpu_matmul)
+#define cpu_embedding_forward      CPU_NAME(cpu_embedding_forward)
+#define cpu_embedding_backward     CPU_NAME(cpu_embedding_backward)
+#define cpu_rms_norm_forward       CPU_NAME(cpu_rms_norm_forward)
+#define cpu_rms_norm_backward      CPU_NAME(cpu_rms_norm_backward)
+#define cpu_rope_table             CPU_NAME(cpu_rope_table)
+#define cpu_rope                   CPU_NAME(cpu_rope)
+#define cpu_attention_forward      CPU_NAME(cpu_attention_forward)
+#define cpu_attention_backward     CPU_NAME(cpu_attention_backward)
+#define cpu_swiglu_forward         CPU_NAME(cpu_swiglu_forward)
+#define cpu_swiglu_backward        CPU_NAME(cpu_swiglu_backward)
+#define cpu_linear_cross_entropy   CPU_NAME(cpu_linear_cross_entropy)
+#define cpu_dropout                CPU_NAME(cpu_dropout)
+#define cpu_cast                   CPU_NAME(cpu_cast)
+#define cpu_add                    CPU_NAME(cpu_add)
+#define cpu_column_sum             CPU_NAME(cpu_column_sum)
+#define cpu_fixed_point_accumulate CPU_NAME(cpu_fixed_point_accumulate)
+#define cpu_fixed_point_convert    CPU_NAME(cpu_fixed_point_convert)
+#define cpu_sum_squares            CPU_NAME(cpu_sum_squares)
+#define cpu_adamw                  CPU_NAME(cpu_adamw)
+
+Status cpu_matmul(Device *, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b, Tensor bias,
+                  float alpha, float beta);
+Status cpu_embedding_forward(Device *, Tensor y, Tensor table, Tensor ids);
+Status cpu_embedding_backward(Device *, Arena *scratch, Tensor gradient, Tensor dy, Tensor ids);
+Status cpu_rms_norm_forward(Device *, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight, float epsilon);
+Status cpu_rms_norm_backward(Device *, Arena *scratch, Tensor dx, bool accumulate, Tensor dweight, Tensor dy, Tensor x,
+                             Tensor weight, Tensor rstd);
+Status cpu_rope_table(Device *, Tensor cos_sin, const int32_t *positions, float theta);
+Status cpu_rope(Device *, Tensor x, Tensor cos_sin, bool inverse);
+Status cpu_attention_forward(Device *, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                             const SequenceLayout *layout, AttentionShape shape);
+Status cpu_attention_backward(Device *, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+                              Tensor q, Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape);
+Status cpu_swiglu_forward(Device *, Tensor y, Tensor gate, Tensor up);
+Status cpu_swiglu_backward(Device *, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+Status cpu_linear_cross_entropy(Device *, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
+                                Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
+Status cpu_dropout(Device *, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);
+Status cpu_cast(Device *, Tensor y, Tensor x);
+Status cpu_add(Device *, Tensor y, Tensor x, float alpha);
+Status cpu_column_sum(Device *, Arena *scratch, Tensor gradient, Tensor dy);
+Status cpu_fixed_point_accumulate(Device *, Tensor q, Tensor flag, Tensor x);
+Status cpu_fixed_point_convert(Device *, Tensor x, Tensor q);
+Status cpu_sum_squares(Device *, Arena *scratch, Tensor result, Tensor x);
+Status cpu_adamw(Device *, Tensor parameter, Tensor exp_avg, Tensor exp_avg_sq, Tensor value, Tensor gradient,
+                 AdamWSettings settings);
+
+#endif

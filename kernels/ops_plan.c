@@ -1,0 +1,147 @@
+/* The planner's ops: none computes; each takes and gives back the scratch of the real op, so that the arena's peak is that of
+ * a real step. */
+#include "kernels/ops.h"
+#include "kernels/scratch.h"
+
+static Status take_scratch(Arena *scratch, size_t bytes) {
+    if (bytes == 0) return STATUS_OK;
+    void *memory;
+    TRY(arena_allocate(scratch, bytes, ARENA_HIGH, &memory));
+    arena_release(scratch, memory);
+    return STATUS_OK;
+}
+
+static Status plan_matmul(Device *device, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b,
+                          Tensor bias, float alpha, float beta) {
+    (void)device, (void)scratch, (void)c, (void)a, (void)transpose_a, (void)b, (void)transpose_b, (void)bias, (void)alpha;
+    (void)beta;
+    return STATUS_OK;
+}
+
+static Status plan_embedding_forward(Device *device, Tensor y, Tensor table, Tensor ids) {
+    (void)device, (void)y, (void)table, (void)ids;
+    return STATUS_OK;
+}
+
+static Status plan_embedding_backward(Device *device, Arena *scratch, Tensor gradient, Tensor dy, Tensor ids) {
+    (void)device, (void)scratch, (void)gradient, (void)dy, (void)ids;
+    return STATUS_OK;
+}
+
+static Status plan_rms_norm_forward(Device *device, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight,
+                                    float epsilon) {
+    (void)device, (void)y, (void)rstd, (void)sum, (void)x, (void)delta, (void)weight, (void)epsilon;
+    return STATUS_OK;
+}
+
+static Status plan_rms_norm_backward(Device *device, Arena *scratch, Tensor dx, bool accumulate, Tensor dweight, Tensor dy,
+                                     Tensor x, Tensor weight, Tensor rstd) {
+    (void)device, (void)dx, (void)accumulate, (void)dy, (void)weight, (void)rstd;
+    return take_scratch(scratch, scratch_rms_norm_backward(dweight, x));
+}
+
+static Status plan_rope_table(Device *device, Tensor cos_sin, const int32_t *positions, float theta) {
+    (void)device, (void)cos_sin, (void)positions, (void)theta;
+    return STATUS_OK;
+}
+
+static Status plan_rope(Device *device, Tensor x, Tensor cos_sin, bool inverse) {
+    (void)device, (void)x, (void)cos_sin, (void)inverse;
+    return STATUS_OK;
+}
+
+static Status plan_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                     const SequenceLayout *layout, AttentionShape shape) {
+    (void)device, (void)scratch, (void)out, (void)lse, (void)q, (void)k, (void)v, (void)layout, (void)shape;
+    return STATUS_OK;
+}
+
+static Status plan_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+                                      Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
+                                      AttentionShape shape) {
+    (void)device, (void)dq, (void)dk, (void)dv, (void)dout, (void)out, (void)lse, (void)q, (void)k, (void)v;
+    return take_scratch(scratch, scratch_attention_backward(layout, shape));
+}
+
+static Status plan_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor up) {
+    (void)device, (void)y, (void)gate, (void)up;
+    return STATUS_OK;
+}
+
+static Status plan_swiglu_backward(Device *device, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+    (void)device, (void)dgate, (void)dup, (void)dy, (void)gate, (void)up;
+    return STATUS_OK;
+}
+
+static Status plan_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
+                                        Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale) {
+    (void)device, (void)nll, (void)dhidden, (void)dweight, (void)labels, (void)label_smoothing, (void)scale;
+    return take_scratch(scratch, rows.shape[0] ? scratch_linear_cross_entropy(hidden, weight, rows) : 0);
+}
+
+static Status plan_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout) {
+    (void)device, (void)y, (void)accumulate, (void)x, (void)layout, (void)dropout;
+    return STATUS_OK;
+}
+
+static Status plan_cast(Device *device, Tensor y, Tensor x) {
+    (void)device, (void)y, (void)x;
+    return STATUS_OK;
+}
+
+static Status plan_add(Device *device, Tensor y, Tensor x, float alpha) {
+    (void)device, (void)y, (void)x, (void)alpha;
+    return STATUS_OK;
+}
+
+static Status plan_column_sum(Device *device, Arena *scratch, Tensor gradient, Tensor dy) {
+    (void)device, (void)scratch, (void)gradient, (void)dy;
+    return STATUS_OK;
+}
+
+static Status plan_fixed_point_accumulate(Device *device, Tensor q, Tensor flag, Tensor x) {
+    (void)device, (void)q, (void)flag, (void)x;
+    return STATUS_OK;
+}
+
+static Status plan_fixed_point_convert(Device *device, Tensor x, Tensor q) {
+    (void)device, (void)x, (void)q;
+    return STATUS_OK;
+}
+
+static Status plan_sum_squares(Device *device, Arena *scratch, Tensor result, Tensor x) {
+    (void)device, (void)result;
+    return take_scratch(scratch, scratch_sum_squares(x));
+}
+
+static Status plan_adamw(Device *device, Tensor parameter, Tensor exp_avg, Tensor exp_avg_sq, Tensor value, Tensor gradient,
+                         AdamWSettings settings) {
+    (void)device, (void)parameter, (void)exp_avg, (void)exp_avg_sq, (void)value, (void)gradient, (void)settings;
+    return STATUS_OK;
+}
+
+static const Ops plan = {
+    .name = "plan",
+    .matmul = plan_matmul,
+    .embedding_forward = plan_embedding_forward,
+    .embedding_backward = plan_embedding_backward,
+    .rms_norm_forward = plan_rms_norm_forward,
+    .rms_norm_backward = plan_rms_norm_backward,
+    .rope_table = plan_rope_table,
+    .rope = plan_rope,
+    .attention_forward = plan_attention_forward,
+    .attention_backward = plan_attention_backward,
+    .swiglu_forward = plan_swiglu_forward,
+    .swiglu_backward = plan_swiglu_backward,
+    .linear_cross_entropy = plan_linear_cross_entropy,
+    .dropout = plan_dropout,
+    .cast = plan_cast,
+    .add = plan_add,
+    .column_sum = plan_column_sum,
+    .fixed_point_accumulate = plan_fixed_point_accumulate,
+    .fixed_point_convert = plan_fixed_point_convert,
+    .sum_squares = plan_sum_squares,
+    .adamw = plan_adamw,
+};
+
+const Ops *ops_plan(void) { return &plan; }
