@@ -31,6 +31,11 @@ static void prepare_environment(void) {
         setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0); /* Open MPI 4 */
         setenv("OMPI_MCA_smsc", "^cma", 0);                            /* Open MPI 5 */
     }
+    /* Ranks of one host talk through memory, but Open MPI 5 prepares TCP all the same and complains about every external
+     * interface that cannot reach itself; the loopback interface always does. */
+    const char *world = getenv("OMPI_COMM_WORLD_SIZE"), *local_world = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    if (world && local_world && strcmp(world, local_world) == 0 && !getenv("OMPI_MCA_btl_tcp_if_exclude"))
+        setenv("OMPI_MCA_btl_tcp_if_include", "127.0.0.1/8", 0);
     if (!getenv("HOME")) { /* Open MPI 5 refuses to start without one: services, cron, env -i */
         const struct passwd *user = getpwuid(getuid());
         setenv("HOME", user && user->pw_dir && *user->pw_dir ? user->pw_dir : "/", 0);
