@@ -1,0 +1,156 @@
+/* adamem prepare: the data of a configuration becomes token data sets; counts on standard output, samples on request. */
+#include "trainer/commands/commands.h"
+
+#include "dist/launch.h"
+#include "io/log.h"
+#include "trainer/commands/command_line.h"
+#include "trainer/data.h"
+#include "trainer/sample_view.h"
+#include "trainer/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char usage[] =
+    "Usage: adamem prepare --config FILE [--set KEY=VALUE]... [--show-samples N]\n"
+    "\n"
+    "Reads data.train and data.validation, applies templates and tokenizer, cuts to data.max_length, and writes token data\n"
+    "sets to data.cache_dir (default: run.output_dir/cache). What is there already is kept: an interrupted preparation goes\n"
+    "on, an unchanged one only prints its counts, as one JSON object. With mpirun or srun all ranks share the work.\n"
+    "\n"
+    "  --config FILE      configuration\n"
+    "  --set KEY=VALUE    overrides a key\n"
+    "  --show-samples N   before the counts, prints the first N samples of each data set; what is trained is green on a\n"
+    "                     terminal, between \302\253 and \302\273 elsewhere\n"
+    "  --help             this text\n";
+
+typedef struct Arguments {
+    const char *config;
+    const char **sets; /* borrowed strings */
+    size_t set_count;
+    int64_t show_samples;
+    bool help;
+} Arguments;
+
+static Status parse_count(const char *text, int64_t *out) {
+    char *end;
+    long long value = strtoll(text, &end, 10);
+    if (end == text || *end || value < 0) INVALID("prepare: --show-samples %s: expected a number of samples", text);
+    *out = value;
+    return STATUS_OK;
+}
+
+static Status parse_arguments(int argc, char **argv, Arguments *out) {
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"set", required_argument, NULL, 's'},
+                                            {"show-samples", required_argument, NULL, 'n'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    TRY_ALLOC(out->sets = calloc((size_t)argc + 1, sizeof *out->sets));
+    optind = 0;
+    for (int character = 0;;) {
+        TRY(command_line_next(argc, argv, options, &character));
+        if (character == -1) break;
+        switch (character) {
+        case 'c': out->config = optarg; break;
+        case 's': out->sets[out->set_count++] = optarg; break;
+        case 'n': TRY(parse_count(optarg, &out->show_samples)); break;
+        default: out->help = true; return STATUS_OK;
+        }
+    }
+    if (!out->config) INVALID("prepare: --config FILE is missing");
+    return STATUS_OK;
+}
+
+static Status show_samples(const char *name, const char *directory, const Tokenizer *tokenizer, int64_t count) {
+    TokenDataset *dataset;
+    Text text = {0};
+    TRY(token_dataset_open(directory, &dataset));
+    Status status = STATUS_OK;
+    for (int64_t i = 0; i < count && i < token_dataset_samples(dataset) && !status; ++i) {
+        text_clear(&text);
+        status = sample_view_append(dataset, i, name, tokenizer, isatty(STDOUT_FILENO), &text);
+        if (!status && fwrite(text.data, 1, text.length, stdout) != text.length)
+            status = FAILURE("cannot write to standard output");
+    }
+    text_free(&text);
+    token_dataset_close(dataset);
+    return status;
+}
+
+static Status report(const char *name, const char *directory, const PrepareCounts *counts, JsonValue *result) {
+    TRY(json_value_set(result, name, json_value_new_object()));
+    JsonValue *object = json_value_get(result, name);
+    TRY(sample_counts_to_json(&counts->counts, object));
+    return json_value_set(object, "cache_directory", json_value_new_string(directory, strlen(directory)));
+}
+
+/* Collective. */
+static Status prepare_one(const Options *options, Tokenizer *tokenizer, Communicator *communicator, bool validation,
+                          int64_t shown, JsonValue *result) {
+    const char *name = validation ? "validation" : "train";
+    char *directory;
+    PrepareCounts counts;
+    TRY(data_prepare(options, tokenizer, communicator, validation, &directory, &counts));
+    Status status = STATUS_OK;
+    if (communicator->rank == 0) {
+        if (shown) status = show_samples(name, directory, tokenizer, shown);
+        if (!status) status = report(name, directory, &counts, result);
+    }
+    prepare_counts_free(&counts);
+    free(directory);
+    return communicator_agree(communicator, status);
+}
+
+static Status print_result(const JsonValue *result) {
+    Text text = {0};
+    Status status = json_value_write(result, 0, &text);
+    if (!status && (puts(text.data) < 0 || fflush(stdout))) status = FAILURE("cannot write to standard output");
+    text_free(&text);
+    return status;
+}
+
+/* Collective. */
+static Status prepare_all(const Options *options, int64_t shown, Communicator *communicator) {
+    Tokenizer *tokenizer = NULL;
+    JsonValue *result = json_value_new_object();
+    Status status = communicator_agree(communicator, session_tokenizer(options, true, &tokenizer));
+    if (!status) status = prepare_one(options, tokenizer, communicator, false, shown, result);
+    if (!status && options->data.validation.count) status = prepare_one(options, tokenizer, communicator, true, shown, result);
+    if (!status) status = communicator_agree(communicator, communicator->rank == 0 ? print_result(result) : STATUS_OK);
+    json_value_free(result);
+    tokenizer_free(tokenizer);
+    return status;
+}
+
+static Status start_ranks(const Options *options, int64_t shown) {
+    Launch launch;
+    Communicator *communicator;
+    TRY(launch_start(NULL, NULL, &launch));
+    log_set_rank(launch.rank, launch.world);
+    TRY(communicator_mpi_create(&communicator));
+    Status status = prepare_all(options, shown, communicator);
+    communicator_destroy(communicator);
+    launch_finish(status_exit_code(status), true); /* every error above is agreed */
+    return status;
+}
+
+Status command_prepare(int argc, char **argv) {
+    Arguments arguments = {.config = NULL};
+    Options options;
+    Status status = parse_arguments(argc, argv, &arguments);
+    if (!status && arguments.help) {
+        status = fputs(usage, stdout) < 0 ? FAILURE("cannot write to standard output") : STATUS_OK;
+    } else if (!status) {
+        status = options_load(arguments.config, arguments.sets, arguments.set_count, &options);
+        if (!status) {
+            status = options_validate(&options, OPTIONS_FOR_PREPARE);
+            if (!status) status = start_ranks(&options, arguments.show_samples);
+            options_free(&options);
+        }
+    }
+    free(arguments.sets);
+    return status;
+}
