@@ -1,8 +1,8 @@
 #include "kernels/cuda/common.cuh"
 
 struct AdamWFactors {
-    float decay;     /* 1 - lr * wd */
-    float step_size; /* lr / (1 - b1^t) */
+    float decay;               /* 1 - lr * wd */
+    float step_size;           /* lr / (1 - b1^t) */
     float inverse_correction2; /* 1 / (1 - b2^t) */
     float beta1, beta2, one_minus_beta1, one_minus_beta2, epsilon, gradient_scale;
 };

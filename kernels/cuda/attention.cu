@@ -45,6 +45,7 @@ __device__ __forceinline__ BlockRange block_range(const AttentionArguments &a, i
 template <int C, typename T>
 __device__ __forceinline__ void load_rows(float *to, int stride, const T *row, int64_t heads, int rows, int64_t valid,
                                           int head_dimension) {
+#pragma unroll 4
     for (int i = threadIdx.x; i < rows * 32 * C; i += warps_per_block * 32) {
         const int r = i / (32 * C), e = i % (32 * C);
         to[r * stride + e] = r < valid && e < head_dimension ? to_float(row[r * heads * head_dimension + e]) : 0.0f;
@@ -99,7 +100,7 @@ __device__ __forceinline__ int64_t visible_keys(const AttentionArguments &a, con
 }
 
 template <typename T, int C>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 2)
     attention_forward_kernel(T *__restrict__ out, float *__restrict__ lse, const T *__restrict__ q, const T *__restrict__ k,
                              const T *__restrict__ v, AttentionArguments a) {
     constexpr int R = rows_per_warp<C>(), rows = rows_per_block<C>();
@@ -167,7 +168,7 @@ __global__ void attention_delta_kernel(float *__restrict__ delta, const T *__res
 }
 
 template <typename T, int C>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 2)
     attention_dq_kernel(T *__restrict__ dq, const T *__restrict__ dout, const float *__restrict__ lse,
                         const float *__restrict__ delta, const T *__restrict__ q, const T *__restrict__ k,
                         const T *__restrict__ v, AttentionArguments a) {
@@ -204,8 +205,7 @@ __global__ void __launch_bounds__(128)
         scores<C>(dweight, upstream + warp * R * own_stride<C>(), values);
 #pragma unroll
         for (int r = 0; r < R; ++r) {
-            const bool seen =
-                tile + lane < range.length && first + r < range.length && (!a.causal || tile + lane <= first + r);
+            const bool seen = tile + lane < range.length && first + r < range.length && (!a.causal || tile + lane <= first + r);
             const float weight = seen ? expf(score[r] * a.scale - row_lse[r]) : 0.0f;
             score[r] = weight * (dweight[r] - row_delta[r]);
         }
@@ -219,7 +219,7 @@ __global__ void __launch_bounds__(128)
 
 /* Own rows are keys; the tiles are queries, of all query heads that read this key/value head, one head after another. */
 template <typename T, int C>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 2)
     attention_dkv_kernel(T *__restrict__ dk, T *__restrict__ dv, const T *__restrict__ dout, const float *__restrict__ lse,
                          const float *__restrict__ delta, const T *__restrict__ q, const T *__restrict__ k,
                          const T *__restrict__ v, AttentionArguments a) {
@@ -280,8 +280,7 @@ template <int C> static int shared_bytes(int own) {
 }
 
 static Status check_shape(const char *op, AttentionShape shape) {
-    if (shape.head_dimension > 256)
-        FAIL("%s: head dimension %lld is more than 256", op, (long long)shape.head_dimension);
+    if (shape.head_dimension > 256) FAIL("%s: head dimension %lld is more than 256", op, (long long)shape.head_dimension);
     if (shape.key_heads < 1 || shape.query_heads % shape.key_heads)
         FAIL("%s: %lld query heads cannot be shared out over %lld key heads", op, (long long)shape.query_heads,
              (long long)shape.key_heads);
@@ -315,8 +314,8 @@ static Status launch_forward(CudaContext *context, Tensor out, Tensor lse, Tenso
 }
 
 template <typename T, int C>
-static Status launch_backward(CudaContext *context, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
-                              Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape, float *delta) {
+static Status launch_backward(CudaContext *context, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+                              Tensor q, Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape, float *delta) {
     const AttentionArguments a = make_arguments(layout, shape, rows_per_block<C>());
     const int bytes = shared_bytes<C>(2);
     unsigned blocks, delta_blocks;
@@ -329,9 +328,9 @@ static Status launch_backward(CudaContext *context, Tensor dq, Tensor dk, Tensor
                   context->stream, (T *)dq.data, (const T *)dout.data, (const float *)lse.data, delta, (const T *)q.data,
                   (const T *)k.data, (const T *)v.data, a);
     TRY_CUDA(cudaFuncSetAttribute(attention_dkv_kernel<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-    ADAMEM_LAUNCH((attention_dkv_kernel<T, C>), dim3(blocks, (unsigned)a.key_heads), warps_per_block * 32, bytes,
-                  context->stream, (T *)dk.data, (T *)dv.data, (const T *)dout.data, (const float *)lse.data, delta,
-                  (const T *)q.data, (const T *)k.data, (const T *)v.data, a);
+    ADAMEM_LAUNCH((attention_dkv_kernel<T, C>), dim3(blocks, (unsigned)a.key_heads), warps_per_block * 32, bytes, context->stream,
+                  (T *)dk.data, (T *)dv.data, (const T *)dout.data, (const float *)lse.data, delta, (const T *)q.data,
+                  (const T *)k.data, (const T *)v.data, a);
     return STATUS_OK;
 }
 

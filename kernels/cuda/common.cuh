@@ -15,6 +15,7 @@
 extern "C" {
 #include "io/status.h"
 #include "kernels/cuda/ops_cuda.h"
+#include "kernels/scratch.h"
 }
 
 #include <cublasLt.h>
@@ -24,9 +25,7 @@ extern "C" {
 struct MatmulPlans; /* matmul.cu */
 
 struct CudaContext {
-    int ordinal;         /* of the GPU among those visible to the process */
-    int multiprocessors; /* for grids of kernels whose result does not depend on the grid */
-    int shared_limit;    /* bytes of shared memory that a block may opt in to */
+    int ordinal; /* of the GPU among those visible to the process */
     cudaStream_t stream;
     cublasLtHandle_t blas;
     void *workspace; /* of cuBLASLt */
@@ -36,14 +35,13 @@ struct CudaContext {
 
 static inline CudaContext *cuda_context(Device *device) { return (CudaContext *)device->context; }
 
-/* Device memory of the matmul plans; see matmul.cu. */
+/* The matmul plans of a context: host memory only (matmul.cu). */
 Status matmul_plans_create(MatmulPlans **out);
 void matmul_plans_destroy(MatmulPlans *plans);
 
-/* gradient[n] += the sum over c of partial[c][n], in the order of c (column_sum.cu). */
-Status add_column_partials(CudaContext *context, float *gradient, const float *partial, int64_t chunks, int64_t columns);
-/* Rows of a tensor that one partial sum covers. */
-static const int64_t rows_per_partial = 128;
+/* The matmul of kernels/ops.h without a bias, for an `a` whose rows lie a_stride elements apart (matmul.cu). */
+Status matmul_strided(Device *device, Tensor c, Tensor a, int64_t a_stride, bool transpose_a, Tensor b, bool transpose_b,
+                      float alpha, float beta);
 
 /* Turns a CUDA error into a Status that names the op and, for kernels, the launch. */
 static inline Status cuda_status(cudaError_t error, const char *what, const char *file, int line) {
@@ -97,9 +95,7 @@ template <typename... Pointers> static inline bool wide_access(int64_t length, i
 }
 
 /* V elements loaded or stored at once. */
-template <typename T, int V> struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack {
-    T element[V];
-};
+template <typename T, int V> struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack { T element[V]; };
 
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
@@ -162,7 +158,7 @@ static inline int row_threads(int64_t packs, int most) {
     return (int)(threads < most ? threads : most);
 }
 
-/* First dimension x ... of a tensor's rows: [rows, columns] with the last dimension as columns. */
+/* A tensor seen as [rows, columns]: columns = last dimension. */
 static inline int64_t row_count(Tensor t) { return tensor_as_rows(t).shape[0]; }
 static inline int64_t column_count(Tensor t) { return t.shape[t.dimensions - 1]; }
 

@@ -20,8 +20,7 @@ static const char *why_no_gpu(int *count) {
     int driver = 0;
     *count = 0;
     if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) return "no NVIDIA driver is installed on this machine";
-    if (driver / 1000 < CUDART_VERSION / 1000)
-        return "the NVIDIA driver is too old for CUDA 13: version 580 or later is needed";
+    if (driver / 1000 < CUDART_VERSION / 1000) return "the NVIDIA driver is too old for CUDA 13: version 580 or later is needed";
     cudaError_t error = cudaGetDeviceCount(count);
     (void)cudaGetLastError();
     if (error == cudaErrorNoDevice || (error == cudaSuccess && *count == 0))
@@ -81,8 +80,6 @@ static void destroy_context(CudaContext *context) {
 
 /* Fills a zeroed context; what it obtained before an error is freed by the caller. */
 static Status fill_context(CudaContext *context, const cudaDeviceProp *properties) {
-    context->multiprocessors = properties->multiProcessorCount;
-    context->shared_limit = (int)properties->sharedMemPerBlockOptin;
     TRY(check_architecture(properties));
     TRY_CUDA(cudaStreamCreateWithFlags(&context->stream, cudaStreamNonBlocking));
     cublasStatus_t result = cublasLtCreate(&context->blas);

@@ -1,16 +1,15 @@
 /* Cross-entropy of the head, a chunk of label rows at a time: gather the rows, one matmul to fp32 logits, one kernel that
- * turns them into losses and gradients, one matmul back. The chunk's size is fixed, so memory is bounded by the vocabulary
- * and the bits do not depend on how much memory is free. */
+ * turns them into losses and gradients, one matmul back.
+ *
+ * The gradient of a row overwrites the row's logits. In bf16 it fills the first half of the row's memory, so the gradient
+ * matrix has rows twice as far apart as they are long. */
 #include "kernels/cuda/common.cuh"
 
-/* At the vocabulary of 152 thousand a chunk holds 311 MB of logits, and in bf16 156 MB of gradients. */
-static const int64_t rows_per_chunk = 512;
-
-/* One block per row. gradient may be the logits themselves (float): a thread reads each element before it writes it. */
+/* One block per row. gradient: false in evaluation. */
 template <typename T, int V>
-__global__ void softmax_loss_kernel(float *__restrict__ nll, T *gradient, const float *logits, const int32_t *__restrict__ labels,
-                                    int64_t vocabulary, float smoothing, float scale) {
-    const float *z = logits + blockIdx.x * vocabulary;
+__global__ void softmax_loss_kernel(float *__restrict__ nll, float *logits, const int32_t *__restrict__ labels,
+                                    int64_t vocabulary, bool gradient, float smoothing, float scale) {
+    float *z = logits + blockIdx.x * vocabulary;
     const int64_t label = labels[blockIdx.x];
     const float z_label = z[label];
     float maximum = -INFINITY, exponentials = 0, sum = 0; /* of this thread, exponentials relative to its maximum */
@@ -33,61 +32,57 @@ __global__ void softmax_loss_kernel(float *__restrict__ nll, T *gradient, const 
     if (threadIdx.x == 0) nll[blockIdx.x] = log_sum - ((1.0f - smoothing) * z_label + smoothing * mean);
     if (!gradient) return;
     const float uniform = smoothing / (float)vocabulary;
-    for (int64_t c = (int64_t)threadIdx.x * V; c < vocabulary; c += (int64_t)blockDim.x * V) {
+    T *result = reinterpret_cast<T *>(z);
+    for (int64_t start = 0; start < vocabulary; start += (int64_t)blockDim.x * V) {
+        const int64_t c = start + (int64_t)threadIdx.x * V;
         float value[V];
-        load<V>(value, z + c);
+        if (c < vocabulary) load<V>(value, z + c);
+        /* What is written now lies where logits of this pass and of passes before it stood. */
+        __syncthreads();
+        if (c < vocabulary) {
 #pragma unroll
-        for (int i = 0; i < V; ++i) {
-            const float target = uniform + (c + i == label ? 1.0f - smoothing : 0.0f);
-            value[i] = scale * (expf(value[i] - log_sum) - target);
+            for (int i = 0; i < V; ++i) {
+                const float target = uniform + (c + i == label ? 1.0f - smoothing : 0.0f);
+                value[i] = scale * (expf(value[i] - log_sum) - target);
+            }
+            store<V>(result + c, value);
         }
-        store<V>(gradient + blockIdx.x * vocabulary + c, value);
     }
 }
 
 /* y[rows[i], :] = x[i, :]; rows are distinct. */
 template <typename T>
-__global__ void scatter_rows_kernel(T *__restrict__ y, const T *__restrict__ x, const int32_t *__restrict__ rows, int64_t elements,
-                                    int64_t columns) {
+__global__ void scatter_rows_kernel(T *__restrict__ y, const T *__restrict__ x, const int32_t *__restrict__ rows,
+                                    int64_t elements, int64_t columns) {
     const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
     if (i < elements) y[rows[i / columns] * columns + i % columns] = x[i];
 }
 
-/* Scratch of one chunk, inside one allocation. */
+/* Scratch of one chunk, inside one allocation of scratch_linear_cross_entropy bytes. */
 struct Chunk {
-    Tensor hidden, logits, dlogits, dhidden;
-    size_t bytes;
+    Tensor logits;  /* [n, V] F32 */
+    Tensor dlogits; /* [n, V] of the activation type, over the logits, rows dlogits_stride apart */
+    int64_t dlogits_stride;
+    Tensor hidden, dhidden; /* [n, D] */
 };
 
-static void *take(char *base, size_t *offset, int64_t elements, DType dtype) {
-    char *start = base ? base + *offset : NULL;
-    *offset += ((size_t)elements * dtype_bytes(dtype) + 255) / 256 * 256;
-    return start;
-}
-
-/* Lays out the scratch for n rows; base NULL only measures. With F32 the gradient overwrites the logits. */
-static Chunk lay_out(char *base, int64_t n, int64_t width, int64_t vocabulary, DType act, bool dlogits, bool dhidden) {
+static Chunk lay_out(char *base, int64_t n, int64_t width, int64_t vocabulary, DType act) {
     Chunk chunk;
-    size_t offset = 0;
-    chunk.hidden = tensor_2d(take(base, &offset, n * width, act), act, n, width);
-    chunk.logits = tensor_2d(take(base, &offset, n * vocabulary, DTYPE_F32), DTYPE_F32, n, vocabulary);
-    chunk.dlogits = chunk.dhidden = tensor_absent();
-    if (dlogits)
-        chunk.dlogits = act == DTYPE_F32 ? chunk.logits : tensor_2d(take(base, &offset, n * vocabulary, act), act, n, vocabulary);
-    if (dhidden) chunk.dhidden = tensor_2d(take(base, &offset, n * width, act), act, n, width);
-    chunk.bytes = offset;
+    chunk.logits = tensor_2d(base, DTYPE_F32, n, vocabulary);
+    chunk.dlogits = tensor_2d(base, act, n, vocabulary);
+    chunk.dlogits_stride = vocabulary * (int64_t)(sizeof(float) / dtype_bytes(act));
+    chunk.hidden = tensor_2d(base + tensor_bytes(chunk.logits), act, n, width);
+    chunk.dhidden = tensor_2d((char *)chunk.hidden.data + tensor_bytes(chunk.hidden), act, n, width);
     return chunk;
 }
 
-static Status launch_softmax(CudaContext *context, const Chunk *chunk, float *nll, const int32_t *labels, float smoothing,
-                             float scale) {
+static Status launch_softmax(CudaContext *context, const Chunk *chunk, float *nll, const int32_t *labels, bool gradient,
+                             float smoothing, float scale) {
     const int64_t n = chunk->logits.shape[0], vocabulary = chunk->logits.shape[1];
-    const bool wide = wide_access(vocabulary, 4, chunk->logits.data, chunk->dlogits.data);
     DISPATCH_FLOAT(chunk->hidden.dtype, T,
-                   DISPATCH_WIDTH(wide, 4, V,
+                   DISPATCH_WIDTH(wide_access(vocabulary, 4, chunk->logits.data), 4, V,
                                   ADAMEM_LAUNCH((softmax_loss_kernel<T, V>), (unsigned)n, 512, 0, context->stream, nll,
-                                                (T *)chunk->dlogits.data, (const float *)chunk->logits.data, labels, vocabulary,
-                                                smoothing, scale)));
+                                                (float *)chunk->logits.data, labels, vocabulary, gradient, smoothing, scale)));
     return STATUS_OK;
 }
 
@@ -107,12 +102,13 @@ static Status run_chunk(Device *device, Arena *scratch, const Chunk *chunk, floa
     const int64_t n = chunk->hidden.shape[0];
     TRY(cuda_embedding_forward(device, chunk->hidden, hidden, tensor_1d((void *)rows, DTYPE_I32, n)));
     TRY(cuda_matmul(device, scratch, chunk->logits, chunk->hidden, false, weight, true, tensor_absent(), 1, 0));
-    TRY(launch_softmax(context, chunk, nll, labels, smoothing, scale));
+    TRY(launch_softmax(context, chunk, nll, labels, dhidden.data || dweight.data, smoothing, scale));
     if (dhidden.data) {
-        TRY(cuda_matmul(device, scratch, chunk->dhidden, chunk->dlogits, false, weight, false, tensor_absent(), 1, 0));
+        TRY(matmul_strided(device, chunk->dhidden, chunk->dlogits, chunk->dlogits_stride, false, weight, false, 1, 0));
         TRY(launch_scatter(context, dhidden, chunk->dhidden, rows));
     }
-    if (dweight.data) TRY(cuda_matmul(device, scratch, dweight, chunk->dlogits, true, chunk->hidden, false, tensor_absent(), 1, 1));
+    if (dweight.data)
+        TRY(matmul_strided(device, dweight, chunk->dlogits, chunk->dlogits_stride, true, chunk->hidden, false, 1, 1));
     return STATUS_OK;
 }
 
@@ -120,18 +116,18 @@ extern "C" Status cuda_linear_cross_entropy(Device *device, Arena *scratch, Tens
                                             Tensor hidden, Tensor weight, Tensor rows, Tensor labels, float label_smoothing,
                                             float scale) {
     const int64_t n = tensor_elements(rows), width = column_count(weight), vocabulary = weight.shape[0];
-    const bool backward = dhidden.data || dweight.data;
     if (dhidden.data && tensor_bytes(dhidden) > 0)
         TRY_CUDA(cudaMemsetAsync(dhidden.data, 0, tensor_bytes(dhidden), cuda_context(device)->stream));
     if (n == 0) return STATUS_OK;
-    const int64_t largest = n < rows_per_chunk ? n : rows_per_chunk;
+    if (hidden.dtype != DTYPE_F32 && hidden.dtype != DTYPE_BF16)
+        FAIL("linear_cross_entropy: dtype %d is not implemented", (int)hidden.dtype);
+    const int64_t rows_per_chunk = cross_entropy_chunk(vocabulary, n);
     void *block;
-    TRY(arena_allocate(scratch, lay_out(NULL, largest, width, vocabulary, hidden.dtype, backward, dhidden.data != NULL).bytes,
-                       ARENA_HIGH, &block));
+    TRY(arena_allocate(scratch, scratch_linear_cross_entropy(hidden, weight, rows), ARENA_HIGH, &block));
     Status status = STATUS_OK;
     for (int64_t first = 0; first < n && !status; first += rows_per_chunk) {
         const int64_t count = n - first < rows_per_chunk ? n - first : rows_per_chunk;
-        Chunk chunk = lay_out((char *)block, count, width, vocabulary, hidden.dtype, backward, dhidden.data != NULL);
+        Chunk chunk = lay_out((char *)block, count, width, vocabulary, hidden.dtype);
         status = run_chunk(device, scratch, &chunk, (float *)nll.data + first, dhidden, dweight, hidden, weight,
                            (const int32_t *)rows.data + first, (const int32_t *)labels.data + first, label_smoothing, scale);
     }

@@ -15,11 +15,12 @@
 /* Everything that the choice of an algorithm depends on. Compared as bytes: no padding, always zeroed first. */
 struct MatmulKey {
     int64_t m, n, k; /* of the row-major problem */
+    int64_t a_stride;
     int32_t alignment_a, alignment_b, alignment_c, alignment_bias;
     uint8_t input_type, output_type, transpose_a, transpose_b;
     uint8_t has_bias, reserved[3];
 };
-static_assert(sizeof(MatmulKey) == 48, "a key has no padding");
+static_assert(sizeof(MatmulKey) == 56, "a key has no padding");
 
 struct MatmulPlan {
     MatmulKey key;
@@ -116,7 +117,7 @@ static Status describe(MatmulProblem *problem, const MatmulKey *key, const void 
     TRY_BLAS(cublasLtMatrixLayoutInit(&problem->first, input, (uint64_t)(key->transpose_b ? k : n),
                                       (uint64_t)(key->transpose_b ? n : k), key->transpose_b ? k : n));
     TRY_BLAS(cublasLtMatrixLayoutInit(&problem->second, input, (uint64_t)(key->transpose_a ? m : k),
-                                      (uint64_t)(key->transpose_a ? k : m), key->transpose_a ? m : k));
+                                      (uint64_t)(key->transpose_a ? k : m), key->a_stride));
     TRY_BLAS(cublasLtMatrixLayoutInit(&problem->result, output, (uint64_t)n, (uint64_t)m, n));
     return STATUS_OK;
 }
@@ -144,15 +145,15 @@ static Status choose_algorithm(CudaContext *context, MatmulProblem *problem, con
         TRY_BLAS(cublasLtMatmulPreferenceSetAttribute(&preference, attributes[i].name, attributes[i].value, attributes[i].bytes));
     cublasLtMatmulHeuristicResult_t result;
     int found = 0;
-    cublasStatus_t status =
-        cublasLtMatmulAlgoGetHeuristic(context->blas, &problem->operation, &problem->first, &problem->second, &problem->result,
-                                       &problem->result, &preference, 1, &result, &found);
+    cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic(context->blas, &problem->operation, &problem->first, &problem->second,
+                                                           &problem->result, &problem->result, &preference, 1, &result, &found);
     if (status != CUBLAS_STATUS_SUCCESS || found == 0 || result.state != CUBLAS_STATUS_SUCCESS)
-        FAIL("matmul: cuBLASLt has no algorithm for M=%lld N=%lld K=%lld%s%s, %s to %s, addresses aligned to %d, %d, %d bytes: %s",
-             (long long)key->m, (long long)key->n, (long long)key->k, key->transpose_a ? ", a transposed" : "",
-             key->transpose_b ? ", b transposed" : "", key->input_type == DTYPE_BF16 ? "bf16" : "f32",
-             key->output_type == DTYPE_BF16 ? "bf16" : "f32", key->alignment_a, key->alignment_b, key->alignment_c,
-             cublasLtGetStatusString(status != CUBLAS_STATUS_SUCCESS || found == 0 ? status : result.state));
+        FAIL(
+            "matmul: cuBLASLt has no algorithm for M=%lld N=%lld K=%lld%s%s, %s to %s, addresses aligned to %d, %d, %d bytes: %s",
+            (long long)key->m, (long long)key->n, (long long)key->k, key->transpose_a ? ", a transposed" : "",
+            key->transpose_b ? ", b transposed" : "", key->input_type == DTYPE_BF16 ? "bf16" : "f32",
+            key->output_type == DTYPE_BF16 ? "bf16" : "f32", key->alignment_a, key->alignment_b, key->alignment_c,
+            cublasLtGetStatusString(status != CUBLAS_STATUS_SUCCESS || found == 0 ? status : result.state));
     plan->algorithm = result.algo;
     plan->workspace_bytes = result.workspaceSize;
     return STATUS_OK;
@@ -197,42 +198,49 @@ static Status scale_and_bias(CudaContext *context, Tensor c, Tensor bias, int64_
     return STATUS_OK;
 }
 
-extern "C" Status cuda_matmul(Device *device, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b,
-                              Tensor bias, float alpha, float beta) {
-    CudaContext *context = cuda_context(device);
-    Tensor a_rows = tensor_as_rows(a), b_rows = tensor_as_rows(b);
-    MatmulKey key;
-    memset(&key, 0, sizeof key);
-    key.m = a_rows.shape[transpose_a ? 1 : 0];
-    key.k = a_rows.shape[transpose_a ? 0 : 1];
-    key.n = b_rows.shape[transpose_b ? 0 : 1];
-    if (key.m == 0 || key.n == 0) return STATUS_OK;
+static Status make_key(MatmulKey *key, Tensor c, Tensor a, int64_t a_stride, bool transpose_a, Tensor b, bool transpose_b,
+                       Tensor bias) {
+    const Tensor a_rows = tensor_as_rows(a), b_rows = tensor_as_rows(b);
+    memset(key, 0, sizeof *key);
     if (a.dtype != b.dtype || (a.dtype != DTYPE_F32 && a.dtype != DTYPE_BF16) || (c.dtype != DTYPE_F32 && c.dtype != a.dtype))
         FAIL("matmul: dtypes %d, %d to %d are not implemented", (int)a.dtype, (int)b.dtype, (int)c.dtype);
-    if (key.k == 0) return scale_and_bias(context, c, bias, key.n, beta);
+    key->m = a_rows.shape[transpose_a ? 1 : 0];
+    key->k = a_rows.shape[transpose_a ? 0 : 1];
+    key->n = b_rows.shape[transpose_b ? 0 : 1];
+    key->a_stride = a_stride;
+    key->alignment_a = alignment_of(a.data);
+    key->alignment_b = alignment_of(b.data);
+    key->alignment_c = alignment_of(c.data);
+    key->alignment_bias = bias.data ? alignment_of(bias.data) : 0;
+    key->input_type = (uint8_t)a.dtype;
+    key->output_type = (uint8_t)c.dtype;
+    key->transpose_a = transpose_a;
+    key->transpose_b = transpose_b;
+    key->has_bias = bias.data != NULL;
+    return STATUS_OK;
+}
 
-    /* cuBLASLt's bias has the type of the result. */
-    void *converted = NULL;
+Status matmul_strided(Device *device, Tensor c, Tensor a, int64_t a_stride, bool transpose_a, Tensor b, bool transpose_b,
+                      float alpha, float beta) {
+    MatmulKey key;
+    TRY(make_key(&key, c, a, a_stride, transpose_a, b, transpose_b, tensor_absent()));
+    if (key.m == 0 || key.n == 0) return STATUS_OK;
+    if (key.k == 0) return scale_and_bias(cuda_context(device), c, tensor_absent(), key.n, beta);
+    return multiply(cuda_context(device), &key, c.data, a.data, b.data, NULL, alpha, beta);
+}
+
+extern "C" Status cuda_matmul(Device *device, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b,
+                              Tensor bias, float alpha, float beta) {
+    (void)scratch;
+    CudaContext *context = cuda_context(device);
+    MatmulKey key;
+    TRY(make_key(&key, c, a, column_count(a), transpose_a, b, transpose_b, bias));
+    if (key.m == 0 || key.n == 0) return STATUS_OK;
+    if (key.k == 0) return scale_and_bias(context, c, bias, key.n, beta);
     if (bias.data && bias.dtype != c.dtype) {
-        TRY(arena_allocate(scratch, (size_t)key.n * sizeof(float), ARENA_HIGH, &converted));
-        Tensor wide = tensor_1d(converted, c.dtype, key.n);
-        Status status = cuda_cast(device, wide, bias);
-        if (status) {
-            arena_release(scratch, converted);
-            return status;
-        }
-        bias = wide;
+        /* cuBLASLt's bias has the type of the result: a bf16 bias of an fp32 result is put there first. */
+        TRY(scale_and_bias(context, c, bias, key.n, beta));
+        return matmul_strided(device, c, a, column_count(a), transpose_a, b, transpose_b, alpha, 1);
     }
-    key.alignment_a = alignment_of(a.data);
-    key.alignment_b = alignment_of(b.data);
-    key.alignment_c = alignment_of(c.data);
-    key.alignment_bias = bias.data ? alignment_of(bias.data) : 0;
-    key.input_type = (uint8_t)a.dtype;
-    key.output_type = (uint8_t)c.dtype;
-    key.transpose_a = transpose_a;
-    key.transpose_b = transpose_b;
-    key.has_bias = bias.data != NULL;
-    Status status = multiply(context, &key, c.data, a.data, b.data, bias.data, alpha, beta);
-    if (converted) arena_release(scratch, converted);
-    return status;
+    return multiply(context, &key, c.data, a.data, b.data, bias.data, alpha, beta);
 }

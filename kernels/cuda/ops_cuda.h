@@ -10,8 +10,8 @@
 /* The table of all of them. */
 const Ops *ops_cuda(void);
 
-Status cuda_matmul(Device *device, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b,
-                   Tensor bias, float alpha, float beta);
+Status cuda_matmul(Device *device, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b, Tensor bias,
+                   float alpha, float beta);
 Status cuda_embedding_forward(Device *device, Tensor y, Tensor table, Tensor ids);
 Status cuda_embedding_backward(Device *device, Arena *scratch, Tensor gradient, Tensor dy, Tensor ids);
 Status cuda_rms_norm_forward(Device *device, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight,

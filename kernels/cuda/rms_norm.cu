@@ -68,28 +68,41 @@ __global__ void rms_norm_backward_kernel(T *__restrict__ dx, bool accumulate, co
 /* partial[chunk][column] = sum of dy * xhat over the chunk's rows; block x covers columns, block y is the chunk. */
 template <typename T>
 __global__ void rms_norm_dweight_kernel(float *__restrict__ partial, const T *__restrict__ dy, const T *__restrict__ x,
-                                        const float *__restrict__ rstd, int64_t rows, int64_t columns, int64_t first_chunk,
-                                        int64_t rows_per_chunk) {
+                                        const float *__restrict__ rstd, int64_t rows, int64_t columns, int64_t first_chunk) {
     const int64_t column = blockIdx.x * (int64_t)blockDim.x + threadIdx.x, chunk = first_chunk + blockIdx.y;
     if (column >= columns) return;
-    const int64_t first = chunk * rows_per_chunk;
-    const int64_t end = first + rows_per_chunk < rows ? first + rows_per_chunk : rows;
+    const int64_t first = chunk * TOKEN_BLOCK;
+    const int64_t end = first + TOKEN_BLOCK < rows ? first + TOKEN_BLOCK : rows;
     float sum = 0;
-    for (int64_t t = first; t < end; ++t) sum += to_float(dy[t * columns + column]) * (to_float(x[t * columns + column]) * rstd[t]);
+    for (int64_t t = first; t < end; ++t)
+        sum += to_float(dy[t * columns + column]) * (to_float(x[t * columns + column]) * rstd[t]);
     partial[chunk * columns + column] = sum;
+}
+
+/* dweight[column] += the partial sums, in the order of the chunks. */
+__global__ void add_dweight_kernel(float *__restrict__ dweight, const float *__restrict__ partial, int64_t chunks,
+                                   int64_t columns) {
+    const int64_t column = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
+    if (column >= columns) return;
+    float sum = 0;
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += partial[chunk * columns + column];
+    dweight[column] += sum;
 }
 
 template <typename T>
 static Status launch_dweight(CudaContext *context, Tensor dweight, Tensor dy, Tensor x, Tensor rstd, float *partial) {
-    const int64_t rows = row_count(x), columns = column_count(x), chunks = ceil_divide(rows, rows_per_partial);
+    const int64_t rows = row_count(x), columns = column_count(x), chunks = ceil_divide(rows, TOKEN_BLOCK);
     const int threads = 256;
     for (int64_t first = 0; first < chunks; first += 65535) { /* CUDA allows 65535 blocks in y */
         const int64_t count = chunks - first < 65535 ? chunks - first : 65535;
         dim3 grid((unsigned)ceil_divide(columns, threads), (unsigned)count);
         ADAMEM_LAUNCH(rms_norm_dweight_kernel<T>, grid, threads, 0, context->stream, partial, (const T *)dy.data,
-                      (const T *)x.data, (const float *)rstd.data, rows, columns, first, rows_per_partial);
+                      (const T *)x.data, (const float *)rstd.data, rows, columns, first);
     }
-    return add_column_partials(context, (float *)dweight.data, partial, chunks, columns);
+    unsigned grid;
+    TRY(linear_grid("rms_norm_backward", columns, 64, &grid));
+    ADAMEM_LAUNCH(add_dweight_kernel, grid, 64, 0, context->stream, (float *)dweight.data, partial, chunks, columns);
+    return STATUS_OK;
 }
 
 extern "C" Status cuda_rms_norm_forward(Device *device, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight,
@@ -126,7 +139,7 @@ extern "C" Status cuda_rms_norm_backward(Device *device, Arena *scratch, Tensor 
     });
     if (!dweight.data) return STATUS_OK;
     void *partial;
-    TRY(arena_allocate(scratch, (size_t)ceil_divide(rows, rows_per_partial) * (size_t)columns * sizeof(float), ARENA_HIGH, &partial));
+    TRY(arena_allocate(scratch, scratch_rms_norm_backward(dweight, x), ARENA_HIGH, &partial));
     Status status = x.dtype == DTYPE_BF16 ? launch_dweight<__nv_bfloat16>(context, dweight, dy, x, rstd, (float *)partial)
                                           : launch_dweight<float>(context, dweight, dy, x, rstd, (float *)partial);
     arena_release(scratch, partial);

@@ -1,12 +1,9 @@
 #include "kernels/cuda/common.cuh"
 
-/* Elements that one block of 256 threads sums: fixed, so that the bits follow from the array alone. */
-static const int64_t elements_per_block = 32768;
-
-__global__ void sum_squares_partial_kernel(double *__restrict__ partial, const float *__restrict__ x, int64_t elements,
-                                           int64_t per_block) {
-    const int64_t first = blockIdx.x * per_block;
-    const int64_t end = first + per_block < elements ? first + per_block : elements;
+/* A block of 256 threads sums SQUARES_BLOCK elements: fixed, so that the bits follow from the array alone. */
+__global__ void sum_squares_partial_kernel(double *__restrict__ partial, const float *__restrict__ x, int64_t elements) {
+    const int64_t first = blockIdx.x * (int64_t)SQUARES_BLOCK;
+    const int64_t end = first + SQUARES_BLOCK < elements ? first + SQUARES_BLOCK : elements;
     double sum = 0;
     for (int64_t i = first + threadIdx.x; i < end; i += 256) sum += (double)x[i] * (double)x[i];
     sum = block_sum(sum);
@@ -22,8 +19,8 @@ __global__ void sum_partials_kernel(double *__restrict__ result, const double *_
 
 static Status launch_sums(CudaContext *context, double *result, double *partial, const float *x, int64_t elements) {
     unsigned blocks;
-    TRY(linear_grid("sum_squares", elements, (int)elements_per_block, &blocks));
-    ADAMEM_LAUNCH(sum_squares_partial_kernel, blocks, 256, 0, context->stream, partial, x, elements, elements_per_block);
+    TRY(linear_grid("sum_squares", elements, SQUARES_BLOCK, &blocks));
+    ADAMEM_LAUNCH(sum_squares_partial_kernel, blocks, 256, 0, context->stream, partial, x, elements);
     ADAMEM_LAUNCH(sum_partials_kernel, 1, 256, 0, context->stream, result, partial, (int64_t)blocks);
     return STATUS_OK;
 }
@@ -36,7 +33,7 @@ extern "C" Status cuda_sum_squares(Device *device, Arena *scratch, Tensor result
         return STATUS_OK;
     }
     void *partial;
-    TRY(arena_allocate(scratch, (size_t)ceil_divide(elements, elements_per_block) * sizeof(double), ARENA_HIGH, &partial));
+    TRY(arena_allocate(scratch, scratch_sum_squares(x), ARENA_HIGH, &partial));
     Status status = launch_sums(context, (double *)result.data, (double *)partial, (const float *)x.data, elements);
     arena_release(scratch, partial);
     return status;

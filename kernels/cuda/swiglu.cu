@@ -3,8 +3,7 @@
 /* 1 / (1 + e^-x): e^-x may overflow to infinity, which gives the right limit 0. */
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-template <typename T, int V>
-__global__ void swiglu_forward_kernel(T *y, const T *gate, const T *up, int64_t packs) {
+template <typename T, int V> __global__ void swiglu_forward_kernel(T *y, const T *gate, const T *up, int64_t packs) {
     const int64_t pack = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
     if (pack >= packs) return;
     float g[V], u[V];
