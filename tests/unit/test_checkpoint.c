@@ -19,6 +19,10 @@
 
 #include <cmocka.h>
 
+/* libhdf5 loses the memory of an object header whose checksum is wrong; in the LeakSanitizer build that is not our leak. */
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) { return "leak:libhdf5\n"; }
+
 static char directory[64];
 
 /* A disk that becomes full: HDF5's writes to the test directory's file system succeed writes_left times, then fail. The
@@ -93,6 +97,14 @@ static const char *assert_fails(Status status, StatusClass class_) {
     if (status_exit_code(status) != (int)class_) fail_msg("expected class %d: \"%s\"", class_, message);
     status_free(status);
     return message;
+}
+
+/* Without the fsync of file_write_atomic, hundreds of times. */
+static void write_bytes(const char *path, const void *bytes, size_t length) {
+    FILE *file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, length, file), length);
+    assert_int_equal(fclose(file), 0);
 }
 
 enum { TENSORS = 4 };
@@ -355,7 +367,7 @@ static void notices_every_flipped_byte(void **state) {
         size_t position = i * (bytes.length - 1) / (POSITIONS - 1);
         unsigned char mask = (unsigned char)(i % 4 == 0 ? 0xff : 1u << i % 8);
         bytes.data[position] = (char)(bytes.data[position] ^ mask);
-        assert_ok(file_write_atomic(path, bytes.data, bytes.length));
+        write_bytes(path, bytes.data, bytes.length);
         Checkpoint *checkpoint;
         Status status = checkpoint_open(path, &checkpoint);
         if (status) {
@@ -383,7 +395,7 @@ static void notices_every_truncation(void **state) {
     assert_ok(file_read(path, &bytes));
     for (size_t i = 0; i <= LENGTHS; ++i) {
         size_t length = i == LENGTHS ? bytes.length - 1 : i * bytes.length / LENGTHS;
-        assert_ok(file_write_atomic(path, bytes.data, length));
+        write_bytes(path, bytes.data, length);
         Checkpoint *checkpoint;
         const char *message = assert_fails(checkpoint_open(path, &checkpoint), STATUS_INVALID);
         if (!length) assert_non_null(strstr(message, "the file is empty"));
@@ -477,7 +489,7 @@ static void lists_its_own_names_only(void **state) {
                                          "checkpoint-5.h5x", "checkpoint--5.h5", "checkpoint-99999999999999999999.h5",
                                          "xcheckpoint-5.h5", "checkpoint-+5.h5", "checkpoint- 5.h5",
                                          "last.h5"};
-    for (size_t i = 0; i < sizeof others / sizeof *others; ++i) assert_ok(file_write_atomic(in_directory(others[i]), "", 0));
+    for (size_t i = 0; i < sizeof others / sizeof *others; ++i) write_bytes(in_directory(others[i]), "", 0);
     assert_steps(NULL, 0);
     write_step(1000);
     write_step(0);
