@@ -236,6 +236,7 @@ static bool is_blank(const char *line, size_t length) {
 /* One line, blank or not. */
 static Status next_line(JsonLines *reader, char **line, size_t *length) {
     *line = NULL;
+    *length = 0;
     char *newline;
     while (!(newline = memchr(reader->text + reader->scanned, '\n', reader->end - reader->scanned))) {
         reader->scanned = reader->end;
