@@ -21,7 +21,7 @@ typedef struct StatusError *Status;
 
 /* New error. Never returns NULL: without memory it returns a static "out of memory" error. */
 Status status_new(StatusClass class_, const char *file, int line, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
+    __attribute__((format(printf, 4, 5), returns_nonnull));
 
 /* Puts "prefix: " before the message, e.g. the file being read; returns the same error. NULL stays NULL. */
 Status status_prefix(Status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -46,7 +46,10 @@ int status_exit_code(Status status);
 #define TRY(x)                                                                                                          \
     do {                                                                                                                \
         Status try_status_ = (x);                                                                                       \
-        if (try_status_) return status_trace(try_status_, __FILE__, __LINE__);                                          \
+        if (try_status_) {                                                                                              \
+            status_trace(try_status_, __FILE__, __LINE__);                                                              \
+            return try_status_; /* known to be an error here, which keeps the compiler from false warnings */           \
+        }                                                                                                               \
     } while (0)
 #define TRY_GOTO(x, label)                                                                                              \
     do {                                                                                                                \
