@@ -33,9 +33,9 @@ typedef struct TokenEntry {
 
 typedef struct Vocabulary {
     Text names, bytes;
-    TokenEntry *entries; /* by id; size of them */
-    int32_t size;        /* one more than the largest id */
-    int32_t *slots;      /* open addressing by name, -1 = empty */
+    TokenEntry *entries;    /* by id; size of them */
+    int32_t size, capacity; /* size: one more than the largest id */
+    int32_t *slots;         /* open addressing by name, -1 = empty */
     uint64_t slot_mask;
     int64_t count;
     int32_t byte_ids[256];               /* the token of each single byte, -1 = none */

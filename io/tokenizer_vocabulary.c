@@ -71,14 +71,14 @@ Status vocabulary_reserve(Vocabulary *v, int64_t ids) {
 }
 
 static Status grow_entries(Vocabulary *v, int32_t size) {
-    if (size <= v->size) return STATUS_OK;
-    int32_t capacity = 1; /* powers of two, so that adding in order of id does not copy each time */
-    while (capacity < size) capacity *= 2;
-    TokenEntry *entries;
-    TRY_ALLOC(entries = realloc(v->entries, (size_t)capacity * sizeof *entries));
-    v->entries = entries;
-    for (int32_t id = v->size; id < size; ++id) v->entries[id] = (TokenEntry){.name = SIZE_MAX};
-    v->size = size;
+    if (size > v->capacity) {
+        int32_t capacity = v->capacity * 2 > size ? v->capacity * 2 : size;
+        TokenEntry *entries;
+        TRY_ALLOC(entries = realloc(v->entries, (size_t)capacity * sizeof *entries));
+        v->entries = entries;
+        v->capacity = capacity;
+    }
+    for (; v->size < size; ++v->size) v->entries[v->size] = (TokenEntry){.name = SIZE_MAX};
     return STATUS_OK;
 }
 

@@ -1,0 +1,33 @@
+#include "trainer/commands/command_line.h"
+
+#include "io/edit_distance.h"
+
+#include <string.h>
+
+static Status unknown_option(const char *command, const char *written, const struct option *options) {
+    char name[64];
+    const char *names[64];
+    int count = 0;
+    for (; options[count].name && count < 64; ++count) names[count] = options[count].name;
+    const char *start = written + strspn(written, "-");
+    size_t length = strcspn(start, "=");
+    if (length >= sizeof name) INVALID("%s: unknown option %s", command, written);
+    memcpy(name, start, length);
+    name[length] = 0;
+    for (int i = 0; i < count; ++i)
+        if (!strcmp(name, names[i])) INVALID("%s: option --%s takes no value", command, name);
+    int nearest = nearest_name(name, names, count);
+    if (nearest < 0) INVALID("%s: unknown option %s", command, written);
+    INVALID("%s: unknown option %s; the nearest is --%s", command, written, names[nearest]);
+}
+
+Status command_line_next(int argc, char **argv, const struct option *options, int *character) {
+    int at = optind ? optind : 1;
+    opterr = 0;
+    *character = getopt_long(argc, argv, "+:", options, NULL);
+    const char *written = at < argc ? argv[at] : "";
+    if (*character == ':') INVALID("%s: option %s needs a value", argv[0], written);
+    if (*character == '?') return unknown_option(argv[0], written, options);
+    if (*character == -1 && optind < argc) INVALID("%s: unexpected argument \"%s\"", argv[0], argv[optind]);
+    return STATUS_OK;
+}
