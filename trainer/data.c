@@ -203,17 +203,21 @@ static Status prepare_or_open(Preparation *p, Communicator *communicator, char *
 Status data_prepare(const Options *options, Tokenizer *tokenizer, Communicator *communicator, bool validation, char **directory,
                     PrepareCounts *counts) {
     Preparation preparation = {.name = NULL};
+    PrepareCounts found = {.first_no_label = NULL};
     *directory = NULL;
-    *counts = (PrepareCounts){.first_no_label = NULL};
     Status status = setup(options, tokenizer, communicator, validation, &preparation);
     status = communicator_agree(communicator, status);
-    if (!status) status = prepare_or_open(&preparation, communicator, directory, counts);
+    if (!status) status = prepare_or_open(&preparation, communicator, directory, &found);
+    preparation_free(&preparation);
+    if (!status && counts) {
+        *counts = found;
+        return STATUS_OK;
+    }
+    prepare_counts_free(&found);
     if (status) {
-        prepare_counts_free(counts);
         free(*directory);
         *directory = NULL;
     }
-    preparation_free(&preparation);
     return status;
 }
 

@@ -11,7 +11,7 @@
  * there is no complete data set for this content, formats, templates, limits and tokenizer. *directory (malloc'd): for
  * token_dataset_open; under data.cache_dir, else run.output_dir/cache, else a private directory for temporary files.
  * tokenizer: may be NULL when all sources are of format tokens. Errors are agreed: every rank returns one. A source "-" is
- * standard input (one rank only), kept in the cache directory while it is prepared. */
+ * standard input (one rank only), kept in the cache directory while it is prepared. counts: may be NULL. */
 Status data_prepare(const Options *options, Tokenizer *tokenizer, Communicator *communicator, bool validation, char **directory,
                     PrepareCounts *counts);
 

@@ -1,10 +1,9 @@
 /* adamem prepare: the data of a configuration becomes token data sets; counts on standard output, samples on request. */
 #include "trainer/commands/commands.h"
 
-#include "dist/launch.h"
-#include "io/log.h"
 #include "trainer/commands/command_line.h"
 #include "trainer/data.h"
+#include "trainer/ranks.h"
 #include "trainer/sample_view.h"
 #include "trainer/session.h"
 
@@ -27,40 +26,28 @@ static const char usage[] =
     "  --help             this text\n";
 
 typedef struct Arguments {
-    const char *config;
-    const char **sets; /* borrowed strings */
-    size_t set_count;
-    int64_t show_samples;
+    ConfigArguments config;
+    long long show_samples;
     bool help;
 } Arguments;
 
-static Status parse_count(const char *text, int64_t *out) {
-    char *end;
-    long long value = strtoll(text, &end, 10);
-    if (end == text || *end || value < 0) INVALID("prepare: --show-samples %s: expected a number of samples", text);
-    *out = value;
-    return STATUS_OK;
-}
-
 static Status parse_arguments(int argc, char **argv, Arguments *out) {
-    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
-                                            {"set", required_argument, NULL, 's'},
-                                            {"show-samples", required_argument, NULL, 'n'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {0}};
-    TRY_ALLOC(out->sets = calloc((size_t)argc + 1, sizeof *out->sets));
+    static const struct option options[] = {
+        CONFIG_ARGUMENT_OPTIONS, {"show-samples", required_argument, NULL, 'n'}, {"help", no_argument, NULL, 'h'}, {0}};
+    *out = (Arguments){.help = false};
+    TRY(config_arguments_create(argc, &out->config));
     optind = 0;
     for (int character = 0;;) {
         TRY(command_line_next(argc, argv, options, &character));
         if (character == -1) break;
         switch (character) {
-        case 'c': out->config = optarg; break;
-        case 's': out->sets[out->set_count++] = optarg; break;
-        case 'n': TRY(parse_count(optarg, &out->show_samples)); break;
+        case 'c': out->config.config = optarg; break;
+        case 's': out->config.sets[out->config.count++] = optarg; break;
+        case 'n': TRY(command_line_count("prepare", "show-samples", optarg, INT32_MAX, &out->show_samples)); break;
         default: out->help = true; return STATUS_OK;
         }
     }
-    if (!out->config) INVALID("prepare: --config FILE is missing");
+    if (!out->config.config && out->config.count == 0) INVALID("prepare: --config FILE is missing");
     return STATUS_OK;
 }
 
@@ -104,14 +91,6 @@ static Status prepare_one(const Options *options, Tokenizer *tokenizer, Communic
     return communicator_agree(communicator, status);
 }
 
-static Status print_result(const JsonValue *result) {
-    Text text = {0};
-    Status status = json_value_write(result, 0, &text);
-    if (!status && (puts(text.data) < 0 || fflush(stdout))) status = FAILURE("cannot write to standard output");
-    text_free(&text);
-    return status;
-}
-
 /* Collective. */
 static Status prepare_all(const Options *options, int64_t shown, Communicator *communicator) {
     Tokenizer *tokenizer = NULL;
@@ -119,38 +98,41 @@ static Status prepare_all(const Options *options, int64_t shown, Communicator *c
     Status status = communicator_agree(communicator, session_tokenizer(options, true, &tokenizer));
     if (!status) status = prepare_one(options, tokenizer, communicator, false, shown, result);
     if (!status && options->data.validation.count) status = prepare_one(options, tokenizer, communicator, true, shown, result);
-    if (!status) status = communicator_agree(communicator, communicator->rank == 0 ? print_result(result) : STATUS_OK);
-    json_value_free(result);
+    if (communicator->rank == 0)
+        status = command_print_json(result, status);
+    else
+        json_value_free(result);
     tokenizer_free(tokenizer);
     return status;
 }
 
-static Status start_ranks(const Options *options, int64_t shown) {
-    Launch launch;
-    Communicator *communicator;
-    TRY(launch_start(NULL, NULL, &launch));
-    log_set_rank(launch.rank, launch.world);
-    TRY(communicator_mpi_create(&communicator));
-    Status status = prepare_all(options, shown, communicator);
-    communicator_destroy(communicator);
-    launch_finish(status_exit_code(status), true); /* every error above is agreed */
+static Status load_options(const Arguments *arguments, Options *options) {
+    TRY(options_load(arguments->config.config, arguments->config.sets, arguments->config.count, options));
+    Status status = options_validate(options, OPTIONS_FOR_PREPARE);
+    if (status) options_free(options);
+    return status;
+}
+
+static Status run(const Arguments *arguments) {
+    Ranks ranks;
+    Options options;
+    TRY(ranks_start(&ranks));
+    Status status = ranks_agree(&ranks, load_options(arguments, &options));
+    if (!status) {
+        status = prepare_all(&options, arguments->show_samples, ranks.communicator);
+        options_free(&options);
+    }
+    ranks_end(&ranks);
     return status;
 }
 
 Status command_prepare(int argc, char **argv) {
-    Arguments arguments = {.config = NULL};
-    Options options;
+    Arguments arguments;
     Status status = parse_arguments(argc, argv, &arguments);
-    if (!status && arguments.help) {
-        status = fputs(usage, stdout) < 0 ? FAILURE("cannot write to standard output") : STATUS_OK;
-    } else if (!status) {
-        status = options_load(arguments.config, arguments.sets, arguments.set_count, &options);
-        if (!status) {
-            status = options_validate(&options, OPTIONS_FOR_PREPARE);
-            if (!status) status = start_ranks(&options, arguments.show_samples);
-            options_free(&options);
-        }
-    }
-    free(arguments.sets);
+    if (!status && arguments.help)
+        fputs(usage, stdout);
+    else if (!status)
+        status = run(&arguments);
+    config_arguments_free(&arguments.config);
     return status;
 }
