@@ -5,10 +5,39 @@
 
 #include "io/status.h"
 
+#include <stddef.h>
+
 /* JSON lines of text, ids or messages to ids or text, in order, on all threads. */
 Status command_tokenize(int argc, char **argv);
 
 /* Reads, templates, tokenizes and cuts the data of a configuration once; prints counts as JSON. Collective. */
 Status command_prepare(int argc, char **argv);
+
+/* Writes a randomly initialised model directory. */
+Status command_init_model(int argc, char **argv);
+
+/* Trains, or prints the plan of a run (--dry-run). Collective. */
+Status command_train(int argc, char **argv);
+
+/* Loss and perplexity as JSON, logits as safetensors. Collective. */
+Status command_evaluate(int argc, char **argv);
+
+/* A checkpoint becomes a PEFT or a merged Hugging Face directory. */
+Status command_export(int argc, char **argv);
+
+/* Times training steps on random tokens. Collective. */
+Status command_bench(int argc, char **argv);
+
+/* Versions, device, ranks. Collective. */
+Status command_info(int argc, char **argv);
+
+/* The error for a sub-command that does not exist. */
+Status command_unknown(const char *name, const char *const *names, size_t count);
+
+/* What a checkpoint, model directory, safetensors file or token data set holds, for people or as JSON. */
+Status command_inspect(int argc, char **argv);
+
+/* Loss, learning rate, throughput and gradient norm of a run as SVG or PNG, drawn by gnuplot. */
+Status command_plot(int argc, char **argv);
 
 #endif
