@@ -348,6 +348,23 @@ static void check_staging(Fixture *f) {
     close_fixture(f);
 }
 
+/* The planner counts a step's memory: the reduction must go through without touching any. */
+static void check_planner(Fixture *f) {
+    const double scalars[SCALARS] = {1, 2, 3};
+    double totals[SCALARS];
+    bool finite;
+    for (ReductionKind kind = REDUCTION_EXACT; kind <= REDUCTION_FLOAT; ++kind) {
+        GradientReduction *reduction;
+        open_fixture(f, BACKEND_PLAN, ELEMENTS);
+        OK(gradient_reduction_create(f->device, f->communicator, kind, gradient_of(f), SCALARS, &reduction));
+        OK(gradient_reduction_add(reduction, scalars));
+        OK(gradient_reduction_finish(reduction, totals, &finite));
+        CHECK(finite && totals[2] == 3.0 * f->launch.world);
+        gradient_reduction_destroy(reduction);
+        close_fixture(f);
+    }
+}
+
 int main(int argc, char **argv) {
     Fixture f = {0};
     Status status = launch_start(&argc, &argv, &f.launch);
@@ -372,6 +389,7 @@ int main(int argc, char **argv) {
     check_exact_sum(&f);
     check_backend(&f, BACKEND_CPU);
     check_staging(&f);
+    check_planner(&f);
     const char *why = "";
     if (device_cuda_available(&why)) check_backend(&f, BACKEND_CUDA);
     if (f.launch.rank == 0)
