@@ -1,0 +1,206 @@
+/* adamem inspect and adamem plot, called as main calls them, with standard output caught. */
+#include "io/file.h"
+#include "io/json_value.h"
+#include "io/safetensors.h"
+#include "trainer/commands/commands.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static char directory[64];
+
+static int make_directory(void **state) {
+    (void)state;
+    strcpy(directory, "/tmp/adamem-inspect-XXXXXX");
+    return mkdtemp(directory) ? 0 : -1;
+}
+
+static int remove_directory(void **state) {
+    (void)state;
+    char command[128];
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    return system(command);
+}
+
+static const char *in_directory(const char *name) {
+    static char path[8][256];
+    static int next;
+    char *slot = path[next++ % 8];
+    snprintf(slot, sizeof path[0], "%s/%s", directory, name);
+    return slot;
+}
+
+static void assert_ok(Status status) {
+    if (status) fail_msg("%s", status_message(status));
+}
+
+/* The arguments after the command's name, up to NULL. What it prints goes to out. */
+static Status call(Status (*command)(int, char **), const char *const *arguments, Text *out) {
+    char name[] = "command", *vector[8] = {name};
+    int count = 1;
+    for (; arguments[count - 1]; ++count) vector[count] = (char *)(uintptr_t)arguments[count - 1];
+    const char *capture = in_directory("standard-output");
+    fflush(stdout);
+    int standard_output = dup(STDOUT_FILENO), file = open(capture, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(standard_output >= 0 && file >= 0);
+    dup2(file, STDOUT_FILENO);
+    Status status = command(count, vector);
+    fflush(stdout);
+    dup2(standard_output, STDOUT_FILENO);
+    close(standard_output);
+    close(file);
+    assert_ok(file_read(capture, out));
+    return status;
+}
+#define CALL(command, out, ...) call(command, (const char *const[]){__VA_ARGS__, NULL}, out)
+
+static void assert_invalid(Status status, const char *word) {
+    assert_int_equal(status_exit_code(status), STATUS_INVALID);
+    if (!strstr(status_message(status), word)) fail_msg("\"%s\" lacks \"%s\"", status_message(status), word);
+    status_free(status);
+}
+
+/* The object that `inspect --json PATH` prints. */
+static JsonValue *inspect(const char *path) {
+    Text out = {0};
+    JsonValue *object;
+    assert_ok(CALL(command_inspect, &out, "--json", path));
+    assert_ok(json_value_parse(out.data, out.length, &object));
+    text_free(&out);
+    return object;
+}
+
+static void assert_member(const JsonValue *object, const char *key, const char *expected) {
+    Text text = {0};
+    const JsonValue *member = json_value_get(object, key);
+    if (!member) fail_msg("\"%s\" is missing", key);
+    assert_ok(json_value_write(member, 0, &text));
+    assert_string_equal(text.data, expected);
+    text_free(&text);
+}
+
+static void describes_a_checkpoint(void **state) {
+    (void)state;
+    JsonValue *object = inspect(TEST_DATA "/checkpoint/good.h5");
+    assert_member(object, "kind", "\"checkpoint\"");
+    assert_member(object, "step", "40");
+    assert_member(object, "updates", "39");
+    assert_member(object, "epoch", "1.25");
+    assert_member(object, "config", "\"run = { };\\n\"");
+    assert_member(object, "parameters", "9");
+    assert_member(json_value_at(json_value_get(object, "tensors"), 0), "name", "\"layers.0.lora_A.weight\"");
+    assert_member(json_value_at(json_value_get(object, "tensors"), 0), "shape", "[2, 3]");
+    assert_member(json_value_at(json_value_get(object, "tensors"), 1), "moments", "true");
+    json_value_free(object);
+    Text out = {0};
+    assert_ok(CALL(command_inspect, &out, TEST_DATA "/checkpoint/good.h5"));
+    assert_non_null(strstr(out.data, "step: 40\n"));
+    assert_non_null(strstr(out.data, "layers.0.lora_A.weight"));
+    assert_invalid(CALL(command_inspect, &out, TEST_DATA "/checkpoint/changed-value.h5"), "digest");
+    assert_int_equal(out.length, 0);
+    text_free(&out);
+}
+
+static void describes_safetensors_and_models(void **state) {
+    (void)state;
+    static const float values[6] = {0};
+    const SafetensorsEntry entries[] = {{"b", "F32", 2, {2, 3}, values, 24}, {"a", "BF16", 1, {5}, values, 10}};
+    assert_ok(file_make_directories(in_directory("model")));
+    assert_ok(safetensors_write(in_directory("model/model.safetensors"), entries, 2, NULL, NULL));
+    assert_ok(file_write_atomic(in_directory("model/config.json"), "{\"hidden_size\": 64}", 19));
+    JsonValue *file = inspect(in_directory("model/model.safetensors")), *model = inspect(in_directory("model"));
+    assert_member(file, "kind", "\"safetensors\"");
+    assert_member(file, "parameters", "11");
+    assert_member(file, "bytes", "34");
+    assert_member(json_value_at(json_value_get(file, "tensors"), 0), "dtype", "\"BF16\"");
+    assert_member(model, "kind", "\"model\"");
+    assert_member(model, "config", "{\"hidden_size\": 64}");
+    assert_member(model, "tensor_count", "2");
+    json_value_free(file);
+    json_value_free(model);
+}
+
+static void refuses_what_it_does_not_know(void **state) {
+    (void)state;
+    Text out = {0};
+    assert_invalid(CALL(command_inspect, &out, "--json"), "PATH is missing");
+    assert_invalid(CALL(command_inspect, &out, "a", "b"), "unexpected argument \"b\"");
+    assert_invalid(CALL(command_inspect, &out, "--jsno", "a"), "--json");
+    assert_invalid(CALL(command_inspect, &out, in_directory("absent")), "no such file");
+    assert_invalid(CALL(command_inspect, &out, directory), "neither a model directory");
+    assert_invalid(CALL(command_inspect, &out, TEST_DATA "/checkpoint/make.py"), "neither a checkpoint");
+    assert_invalid(CALL(command_plot, &out, "--output", "x.svg"), "RUN_DIR is missing");
+    assert_invalid(CALL(command_plot, &out, "--output", "x.pdf", directory), ".svg or .png");
+    assert_invalid(CALL(command_plot, &out, in_directory("absent")), "metrics.jsonl");
+    assert_ok(CALL(command_inspect, &out, "--help"));
+    assert_non_null(strstr(out.data, "Usage: adamem inspect"));
+    assert_ok(CALL(command_plot, &out, "--help"));
+    assert_non_null(strstr(out.data, "Usage: adamem plot"));
+    text_free(&out);
+}
+
+static void write_metrics(const char *text) {
+    assert_ok(file_make_directories(in_directory("it's a run")));
+    assert_ok(file_write_atomic(in_directory("it's a run/metrics.jsonl"), text, strlen(text)));
+}
+
+static void draws_svg_and_png(void **state) {
+    (void)state;
+    if (system("gnuplot --version >/dev/null 2>&1")) {
+        print_message("gnuplot is missing: plots are not tested\n");
+        skip();
+    }
+    Text out = {0}, picture = {0};
+    write_metrics("{\"step\": 1, \"loss\": 2.5, \"learning_rate\": 1e-5}\n{\"step\": 2, \"loss\": 2.25, \"eval_loss\": 2.75}\n");
+    assert_ok(CALL(command_plot, &out, in_directory("it's a run")));
+    assert_non_null(strstr(out.data, "it's a run/plot.svg\n"));
+    assert_ok(file_read(in_directory("it's a run/plot.svg"), &picture));
+    assert_non_null(strstr(picture.data, "<svg"));
+    assert_non_null(strstr(picture.data, "evaluation loss"));
+    assert_non_null(strstr(picture.data, "</svg>"));
+    assert_ok(CALL(command_plot, &out, in_directory("it's a run"), "--output", in_directory("p.png")));
+    assert_ok(file_read(in_directory("p.png"), &picture));
+    assert_memory_equal(picture.data, "\x89PNG", 4);
+    assert_invalid(CALL(command_plot, &out, in_directory("it's a run"), "--output", directory), ".svg or .png");
+    write_metrics("{\"step\": 1, \"event\": \"started\"}\n");
+    assert_invalid(CALL(command_plot, &out, in_directory("it's a run")), "nothing to plot");
+    text_free(&out);
+    text_free(&picture);
+}
+
+static void names_the_package_when_gnuplot_is_missing(void **state) {
+    (void)state;
+    Text out = {0};
+    write_metrics("{\"step\": 1, \"loss\": 2.5}\n");
+    char *path = strdup(getenv("PATH") ? getenv("PATH") : "");
+    assert_non_null(path);
+    setenv("PATH", "/nonexistent", 1);
+    Status status = CALL(command_plot, &out, in_directory("it's a run"), "--output", in_directory("none.svg"));
+    setenv("PATH", path, 1);
+    free(path);
+    assert_int_equal(status_exit_code(status), STATUS_FAILED);
+    assert_string_equal(status_message(status), "gnuplot is missing: apt-get install gnuplot-nox");
+    status_free(status);
+    assert_false(file_exists(in_directory("none.svg")));
+    text_free(&out);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(describes_a_checkpoint),
+        cmocka_unit_test(describes_safetensors_and_models),
+        cmocka_unit_test(refuses_what_it_does_not_know),
+        cmocka_unit_test(draws_svg_and_png),
+        cmocka_unit_test(names_the_package_when_gnuplot_is_missing),
+    };
+    return cmocka_run_group_tests_name("inspect and plot", tests, make_directory, remove_directory);
+}
