@@ -46,7 +46,8 @@ Status communicator_agree(Communicator *communicator, Status status) {
         status_free(broken);
         return status;
     }
-    if (severity_of(status) == worst) return status;
+    if (severity_of(status) == worst) return status_mark_shared(status);
     status_free(status);
-    return status_new((StatusClass)report.class_, __FILE__, __LINE__, "rank %d failed: %s", teller, report.message);
+    return status_mark_shared(
+        status_new((StatusClass)report.class_, __FILE__, __LINE__, "rank %d failed: %s", teller, report.message));
 }

@@ -32,6 +32,8 @@ struct Communicator {
 
 /* Over all ranks of the launch (launch_start comes first); host pointers. */
 Status communicator_mpi_create(Communicator **out);
+/* Name and version of the MPI library, one line; static. */
+const char *communicator_library(void);
 void communicator_destroy(Communicator *communicator); /* Collective; accepts NULL */
 
 /* Collective. All ranks learn the worst result: when any rank brings an error, every rank returns one of the worst class:

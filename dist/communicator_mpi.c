@@ -96,3 +96,11 @@ fail:
     free(communicator);
     return status;
 }
+
+const char *communicator_library(void) {
+    static char text[MPI_MAX_LIBRARY_VERSION_STRING];
+    int length = 0;
+    if (MPI_Get_library_version(text, &length) != MPI_SUCCESS) return "unknown";
+    text[strcspn(text, ",\n")] = 0; /* "Open MPI v4.1.4", without the build's details */
+    return text;
+}

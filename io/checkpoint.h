@@ -87,4 +87,8 @@ Status checkpoint_open_newest(const char *directory, Checkpoint **out);
  * one (looked for only when something would be deleted). Removes temporary files that killed writers left behind. */
 Status checkpoint_rotate(const char *directory, int64_t keep, int64_t best_step);
 
+/* Moves all checkpoint files and the links best.h5, last.h5, final.h5 into DIRECTORY/previous-N (the next free N), so that a
+ * run may start anew without losing anything. Nothing happens when there is none. */
+Status checkpoint_set_aside(const char *directory);
+
 #endif

@@ -18,6 +18,8 @@ void log_set_rank(int rank, int world) {
     logger.world = world;
 }
 
+int log_rank(void) { return logger.rank; }
+
 void log_set_level(LogLevel level) { logger.level = level; }
 
 static void clear_progress(void) {

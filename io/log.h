@@ -12,6 +12,7 @@ typedef enum LogLevel { LOG_DEBUG, LOG_INFO, LOG_WARNING, LOG_ERROR } LogLevel;
 
 /* rank, world: shown before warnings and errors when world > 1. */
 void log_set_rank(int rank, int world);
+int log_rank(void);
 void log_set_level(LogLevel level);
 void log_message(LogLevel level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Prints "error: MESSAGE" and, at debug level, the source positions. */

@@ -7,12 +7,13 @@
 
 struct StatusError {
     StatusClass class_;
+    int shared;
     char *message;
     char positions[512];
 };
 
 static char out_of_memory_message[] = "out of memory while reporting an error";
-static struct StatusError out_of_memory = {STATUS_FAILED, out_of_memory_message, "status.c"};
+static struct StatusError out_of_memory = {STATUS_FAILED, 0, out_of_memory_message, "status.c"};
 
 static const char *base_name(const char *path) {
     const char *slash = strrchr(path, '/');
@@ -41,6 +42,7 @@ Status status_new(StatusClass class_, const char *file, int line, const char *fo
         return &out_of_memory;
     }
     status->class_ = class_;
+    status->shared = 0;
     snprintf(status->positions, sizeof status->positions, "%s:%d", base_name(file), line);
     return status;
 }
@@ -69,6 +71,13 @@ Status status_trace(Status status, const char *file, int line) {
     snprintf(status->positions + used, sizeof status->positions - used, " < %s:%d", base_name(file), line);
     return status;
 }
+
+Status status_mark_shared(Status status) {
+    if (status && status != &out_of_memory) status->shared = 1;
+    return status;
+}
+
+int status_is_shared(Status status) { return status && status->shared; }
 
 void status_free(Status status) {
     if (!status || status == &out_of_memory) return;

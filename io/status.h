@@ -29,6 +29,10 @@ Status status_prefix(Status status, const char *format, ...) __attribute__((form
 /* Adds a source position to the chain; returns its argument. */
 Status status_trace(Status status, const char *file, int line);
 
+/* Marks an error that every rank of the job holds alike (they agreed on it): one rank prints it, and all leave in step. */
+Status status_mark_shared(Status status);
+int status_is_shared(Status status);
+
 void status_free(Status status); /* accepts NULL */
 const char *status_message(Status status);
 /* Source positions, innermost first, separated by " < ". */
@@ -43,26 +47,26 @@ int status_exit_code(Status status);
 #define INVALID_INPUT(...) status_new(STATUS_INVALID, __FILE__, __LINE__, __VA_ARGS__)
 
 /* TRY returns the error of x from the calling function; TRY_GOTO stores it in the local `status` and jumps. */
-#define TRY(x)                                                                                                          \
-    do {                                                                                                                \
-        Status try_status_ = (x);                                                                                       \
-        if (try_status_) {                                                                                              \
-            status_trace(try_status_, __FILE__, __LINE__);                                                              \
-            return try_status_; /* known to be an error here, which keeps the compiler from false warnings */           \
-        }                                                                                                               \
+#define TRY(x)                                                                                                                   \
+    do {                                                                                                                         \
+        Status try_status_ = (x);                                                                                                \
+        if (try_status_) {                                                                                                       \
+            status_trace(try_status_, __FILE__, __LINE__);                                                                       \
+            return try_status_; /* known to be an error here, which keeps the compiler from false warnings */                    \
+        }                                                                                                                        \
     } while (0)
-#define TRY_GOTO(x, label)                                                                                              \
-    do {                                                                                                                \
-        status = (x);                                                                                                   \
-        if (status) {                                                                                                   \
-            status_trace(status, __FILE__, __LINE__);                                                                   \
-            goto label;                                                                                                 \
-        }                                                                                                               \
+#define TRY_GOTO(x, label)                                                                                                       \
+    do {                                                                                                                         \
+        status = (x);                                                                                                            \
+        if (status) {                                                                                                            \
+            status_trace(status, __FILE__, __LINE__);                                                                            \
+            goto label;                                                                                                          \
+        }                                                                                                                        \
     } while (0)
 /* For allocations: TRY_ALLOC(p = malloc(n)) fails with the expression's text. */
-#define TRY_ALLOC(expression)                                                                                           \
-    do {                                                                                                                \
-        if (!(expression)) FAIL("out of memory: %s", #expression);                                                      \
+#define TRY_ALLOC(expression)                                                                                                    \
+    do {                                                                                                                         \
+        if (!(expression)) FAIL("out of memory: %s", #expression);                                                               \
     } while (0)
 
 #endif

@@ -7,10 +7,10 @@
 
 typedef struct DeviceBatch {
     SequenceLayout layout;
-    Tensor ids;            /* [T] I32 */
-    Tensor rows, labels;   /* [M] I32: rows that predict, and what */
-    Tensor nll;            /* [M] F32: filled by the loss */
-    float *host_nll;       /* [M] after device_batch_nll_sum */
+    Tensor ids;          /* [T] I32 */
+    Tensor rows, labels; /* [M] I32: rows that predict, and what */
+    Tensor nll;          /* [M] F32: filled by the loss */
+    float *host_nll;     /* [M] after device_batch_nll_sum */
     /* Memory, kept from batch to batch. */
     Device *device;
     int32_t *host;

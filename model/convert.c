@@ -18,8 +18,10 @@ static float float_from_f16(uint16_t bits) {
         float value = (float)mantissa * 0x1p-24f;
         return sign ? -value : value;
     }
-    if (exponent == 31) word = sign | 0x7F800000u | mantissa << 13;
-    else word = sign | (exponent + 112) << 23 | mantissa << 13;
+    if (exponent == 31)
+        word = sign | 0x7F800000u | mantissa << 13;
+    else
+        word = sign | (exponent + 112) << 23 | mantissa << 13;
     float value;
     memcpy(&value, &word, sizeof value);
     return value;

@@ -60,8 +60,7 @@ static Status layer_forward(Tape *tape, void *context, Value *const *inputs, Val
     const DecoderLayer *layer = &run->decoder->layers[run->layer];
     float epsilon = (float)run->decoder->config.rms_norm_eps;
     Value *residual, *normed, *delta, *after_attention;
-    TRY(layer_residual_rms_norm(tape, inputs[0], run->layer ? inputs[1] : NULL, layer->input_norm, epsilon, &residual,
-                                &normed));
+    TRY(layer_residual_rms_norm(tape, inputs[0], run->layer ? inputs[1] : NULL, layer->input_norm, epsilon, &residual, &normed));
     TRY(attention_block(tape, run, normed, &delta));
     TRY(layer_residual_rms_norm(tape, residual, delta, layer->post_attention_norm, epsilon, &after_attention, &normed));
     tape_done(tape, delta);

@@ -17,15 +17,15 @@ typedef struct DecoderLayer {
 typedef struct Decoder {
     ModelConfig config;
     LoraSettings lora;
-    Parameters *parameters; /* borrowed */
+    Parameters *parameters;                   /* borrowed */
     Parameter *embedding, *final_norm, *head; /* head == embedding when tied */
     DecoderLayer *layers;
     size_t base_count; /* base tensors come first in the store: items[0 .. base_count) */
 } Decoder;
 
 typedef struct DecoderSettings {
-    LoraSettings lora;        /* targets all false: no adapter */
-    bool train_lora;          /* false: the adapter is loaded to be evaluated */
+    LoraSettings lora;            /* targets all false: no adapter */
+    bool train_lora;              /* false: the adapter is loaded to be evaluated */
     const char *const *trainable; /* regular expressions searched in the names of base tensors trained in full */
     int64_t trainable_count;
 } DecoderSettings;

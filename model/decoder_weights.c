@@ -43,8 +43,8 @@ static bool rules_match(TrainableRules *rules, const char *name) {
 static Status add_base(Decoder *decoder, TrainableRules *rules, const char *name, int64_t rows, int64_t columns,
                        Parameter **out) {
     bool matrix = columns > 0;
-    return parameters_add(decoder->parameters, name, matrix ? 2 : 1, (int64_t[]){rows, columns}, rules_match(rules, name),
-                          matrix, out);
+    return parameters_add(decoder->parameters, name, matrix ? 2 : 1, (int64_t[]){rows, columns}, rules_match(rules, name), matrix,
+                          out);
 }
 
 static Status add_layer(Decoder *decoder, TrainableRules *rules, int64_t index) {
@@ -85,8 +85,7 @@ static Status add_adapters(Decoder *decoder, bool trainable) {
 static Status add_all(Decoder *decoder, const DecoderSettings *settings, TrainableRules *rules) {
     const ModelConfig *config = &decoder->config;
     TRY(rules_compile(settings, rules));
-    TRY(add_base(decoder, rules, "model.embed_tokens.weight", config->vocab_size, config->hidden_size,
-                 &decoder->embedding));
+    TRY(add_base(decoder, rules, "model.embed_tokens.weight", config->vocab_size, config->hidden_size, &decoder->embedding));
     for (int64_t i = 0; i < config->num_hidden_layers; ++i) TRY(add_layer(decoder, rules, i));
     TRY(add_base(decoder, rules, "model.norm.weight", config->hidden_size, 0, &decoder->final_norm));
     decoder->head = decoder->embedding;
@@ -110,8 +109,10 @@ Status decoder_create(const ModelConfig *config, const DecoderSettings *settings
     Status status = decoder->layers ? add_all(decoder, settings, &rules) : FAILURE("out of memory: decoder layers");
     rules_free(&rules);
     if (!status) status = parameters_allocate(parameters, moments);
-    if (status) decoder_destroy(decoder);
-    else *out = decoder;
+    if (status)
+        decoder_destroy(decoder);
+    else
+        *out = decoder;
     return status;
 }
 
@@ -134,8 +135,7 @@ static Status load_entry(Parameters *parameters, Parameter *parameter, const Saf
 }
 
 Status decoder_load(Decoder *decoder, const Safetensors *weights) {
-    for (size_t i = 0; i < decoder->base_count; ++i)
-        TRY(load_entry(decoder->parameters, decoder->parameters->items[i], weights));
+    for (size_t i = 0; i < decoder->base_count; ++i) TRY(load_entry(decoder->parameters, decoder->parameters->items[i], weights));
     size_t unused = 0;
     for (size_t i = 0; i < safetensors_count(weights); ++i) {
         const char *name = safetensors_at(weights, i)->name;

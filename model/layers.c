@@ -45,8 +45,7 @@ static Status rms_norm_backward(Tape *tape, Node *node) {
         TRY(tape_gradient(tape, sum, &dsum, &accumulate));
         TRY(tape_ops(tape)->rms_norm_backward(tape_device(tape), tape_arena(tape), dsum, accumulate,
                                               state->weight->trainable ? state->weight->gradient : tensor_absent(),
-                                              normed->gradient->tensor, sum->data, state->weight->value,
-                                              state->rstd->data));
+                                              normed->gradient->tensor, sum->data, state->weight->value, state->rstd->data));
     }
     if (!delta || !sum->gradient) return STATUS_OK;
     if (delta->needs_gradient) TRY(tape_gradient_pass(tape, delta, sum));
@@ -63,9 +62,8 @@ Status layer_residual_rms_norm(Tape *tape, Value *x, Value *delta, const Paramet
     if (delta) TRY(tape_value(tape, x->data.dtype, 2, shape, sum_needs, sum));
     TRY(tape_value(tape, x->data.dtype, 2, shape, sum_needs || weight->trainable, normed));
     TRY(tape_value(tape, DTYPE_F32, 1, shape, false, &rstd));
-    TRY(tape_ops(tape)->rms_norm_forward(tape_device(tape), (*normed)->data, rstd->data,
-                                         delta ? (*sum)->data : tensor_absent(), x->data,
-                                         delta ? delta->data : tensor_absent(), weight->value, epsilon));
+    TRY(tape_ops(tape)->rms_norm_forward(tape_device(tape), (*normed)->data, rstd->data, delta ? (*sum)->data : tensor_absent(),
+                                         x->data, delta ? delta->data : tensor_absent(), weight->value, epsilon));
     Node node = {.backward = rms_norm_backward,
                  .inputs = {x, delta},
                  .input_count = delta ? 2 : 1,
@@ -121,11 +119,11 @@ static Status attention_backward(Tape *tape, Node *node) {
         gradients[i] = by_heads(gradients[i], state->shape.head_dimension);
     }
     int64_t e = state->shape.head_dimension;
-    return tape_ops(tape)->attention_backward(
-        tape_device(tape), tape_arena(tape), gradients[0], gradients[1], gradients[2],
-        by_heads(node->outputs[0]->gradient->tensor, e), by_heads(node->outputs[0]->data, e), state->lse->data,
-        by_heads(node->inputs[0]->data, e), by_heads(node->inputs[1]->data, e), by_heads(node->inputs[2]->data, e),
-        state->layout, state->shape);
+    return tape_ops(tape)->attention_backward(tape_device(tape), tape_arena(tape), gradients[0], gradients[1], gradients[2],
+                                              by_heads(node->outputs[0]->gradient->tensor, e),
+                                              by_heads(node->outputs[0]->data, e), state->lse->data,
+                                              by_heads(node->inputs[0]->data, e), by_heads(node->inputs[1]->data, e),
+                                              by_heads(node->inputs[2]->data, e), state->layout, state->shape);
 }
 
 Status layer_attention(Tape *tape, Value *q, Value *k, Value *v, const SequenceLayout *layout, AttentionShape shape,
@@ -152,8 +150,7 @@ static Status swiglu_backward(Tape *tape, Node *node) {
     if (gate->gradient || up->gradient) FAIL("swiglu input has a second reader");
     TRY(tape_gradient_in_place(tape, gate, &dgate, &accumulate));
     TRY(tape_gradient_in_place(tape, up, &dup, &accumulate));
-    return tape_ops(tape)->swiglu_backward(tape_device(tape), dgate, dup, node->outputs[0]->gradient->tensor, gate_data,
-                                           up_data);
+    return tape_ops(tape)->swiglu_backward(tape_device(tape), dgate, dup, node->outputs[0]->gradient->tensor, gate_data, up_data);
 }
 
 Status layer_swiglu(Tape *tape, Value *gate, Value *up, Value **out) {

@@ -30,8 +30,7 @@ Status layer_residual_rms_norm(Tape *tape, Value *x, Value *delta, const Paramet
 Status layer_rope(Tape *tape, Value *x, int64_t head_dimension, Tensor cos_sin);
 
 /* q [T,H*E], k, v [T,G*E] -> out [T,H*E]. layout must stay valid until the backward pass. */
-Status layer_attention(Tape *tape, Value *q, Value *k, Value *v, const SequenceLayout *layout, AttentionShape shape,
-                       Value **out);
+Status layer_attention(Tape *tape, Value *q, Value *k, Value *v, const SequenceLayout *layout, AttentionShape shape, Value **out);
 
 /* silu(gate) * up. */
 Status layer_swiglu(Tape *tape, Value *gate, Value *up, Value **out);

@@ -41,16 +41,16 @@ static Status forward_one(Tape *tape, Tensor x, Tensor dropped, const Linear *li
     const Lora *lora = &linear->lora;
     TRY(tape_value(tape, x.dtype, 2, (int64_t[]){x.shape[0], lora->a->shape[0]}, false, low_rank));
     TRY(ops->matmul(device, arena, (*low_rank)->data, dropped, false, lora->a->value, true, tensor_absent(), 1.0f, 0.0f));
-    return ops->matmul(device, arena, (*out)->data, (*low_rank)->data, false, lora->b->value, true, tensor_absent(),
-                       lora->scale, 1.0f);
+    return ops->matmul(device, arena, (*out)->data, (*low_rank)->data, false, lora->b->value, true, tensor_absent(), lora->scale,
+                       1.0f);
 }
 
 /* dW, db of a linear that is trained in full. */
 static Status base_gradients(Tape *tape, const Linear *linear, Tensor x, Tensor dy) {
     const Ops *ops = tape_ops(tape);
     if (linear->weight->trainable)
-        TRY(ops->matmul(tape_device(tape), tape_arena(tape), linear->weight->gradient, dy, true, x, false, tensor_absent(),
-                        1.0f, 1.0f));
+        TRY(ops->matmul(tape_device(tape), tape_arena(tape), linear->weight->gradient, dy, true, x, false, tensor_absent(), 1.0f,
+                        1.0f));
     if (linear->bias && linear->bias->trainable)
         TRY(ops->column_sum(tape_device(tape), tape_arena(tape), linear->bias->gradient, dy));
     return STATUS_OK;
@@ -70,8 +70,7 @@ static Status lora_gradients(Tape *tape, const Lora *lora, Tensor low_rank, Tens
     if (!status && lora->b->trainable)
         status = ops->matmul(device, arena, lora->b->gradient, dy, true, low_rank, false, tensor_absent(), lora->scale, 1.0f);
     if (!status && dx.data)
-        status = ops->matmul(device, arena, dx, q, false, lora->a->value, false, tensor_absent(), 1.0f,
-                             accumulate ? 1.0f : 0.0f);
+        status = ops->matmul(device, arena, dx, q, false, lora->a->value, false, tensor_absent(), 1.0f, accumulate ? 1.0f : 0.0f);
     arena_release(arena, q.data);
     return status;
 }
@@ -119,8 +118,7 @@ static Status linear_group_backward(Tape *tape, Node *node) {
     }
     for (int i = 0; i < state->count; ++i)
         TRY_GOTO(backward_one(tape, state, i, x, node->outputs[i], dropped, dx, &accumulate, masked, &masked_written), done);
-    if (masked_written)
-        status = tape_ops(tape)->dropout(tape_device(tape), dx, true, masked, state->layout, state->dropout);
+    if (masked_written) status = tape_ops(tape)->dropout(tape_device(tape), dx, true, masked, state->layout, state->dropout);
 done:
     arena_release(tape_arena(tape), masked.data);
     arena_release(tape_arena(tape), owned);

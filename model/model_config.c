@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const linear_kind_names[LINEAR_KINDS] = {"q_proj",    "k_proj",  "v_proj",   "o_proj",
-                                                     "gate_proj", "up_proj", "down_proj"};
+const char *const linear_kind_names[LINEAR_KINDS] = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"};
 const char *const linear_kind_modules[LINEAR_KINDS] = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj",
                                                        "self_attn.o_proj", "mlp.gate_proj",    "mlp.up_proj",
                                                        "mlp.down_proj"};
@@ -87,8 +86,8 @@ Status model_config_check(const ModelConfig *c) {
     TRY(positive(c->vocab_size, 1 << 24, "vocab_size"));
     TRY(positive(c->max_position_embeddings, 1 << 30, "max_position_embeddings"));
     if (c->num_attention_heads % c->num_key_value_heads)
-        INVALID("num_attention_heads = %lld is not a multiple of num_key_value_heads = %lld",
-                (long long)c->num_attention_heads, (long long)c->num_key_value_heads);
+        INVALID("num_attention_heads = %lld is not a multiple of num_key_value_heads = %lld", (long long)c->num_attention_heads,
+                (long long)c->num_key_value_heads);
     if (c->head_dim % 2) INVALID("head_dim = %lld is odd", (long long)c->head_dim);
     if (!(c->rms_norm_eps > 0 && c->rms_norm_eps < 1)) INVALID("rms_norm_eps = %g is out of range", c->rms_norm_eps);
     if (!(c->rope_theta >= 1 && c->rope_theta < 1e30)) INVALID("rope_theta = %g is out of range", c->rope_theta);
@@ -229,7 +228,9 @@ Status model_config_to_json(const ModelConfig *c, const char *torch_dtype, JsonV
     JsonValue *json;
     TRY_ALLOC(json = json_value_new_object());
     Status status = fill_json(c, torch_dtype, json);
-    if (status) json_value_free(json);
-    else *out = json;
+    if (status)
+        json_value_free(json);
+    else
+        *out = json;
     return status;
 }

@@ -138,8 +138,10 @@ static Status own_value(Parameters *p, Parameter *parameter) {
 }
 
 Status parameter_set(Parameters *p, Parameter *parameter, const float *host) {
-    if (parameter->trainable) TRY(upload_floats(p, parameter->master, host));
-    else TRY(own_value(p, parameter));
+    if (parameter->trainable)
+        TRY(upload_floats(p, parameter->master, host));
+    else
+        TRY(own_value(p, parameter));
     if (parameter->trainable && parameter->value.data == parameter->master.data) return STATUS_OK;
     return upload_floats(p, parameter->value, host);
 }

@@ -18,8 +18,8 @@ typedef struct Parameter {
     int dimensions;   /* 1 or 2 */
     int64_t shape[2]; /* [out, in] or [n] */
     bool trainable;
-    bool decay;       /* weight decay applies: matrices yes, biases and norms no */
-    Tensor value;     /* compute dtype, device; data NULL until filled when frozen */
+    bool decay;   /* weight decay applies: matrices yes, biases and norms no */
+    Tensor value; /* compute dtype, device; data NULL until filled when frozen */
     /* F32 views of the flat arrays; absent when frozen. */
     Tensor master, gradient, exp_avg, exp_avg_sq;
     int64_t offset;   /* of the views, in elements */
@@ -41,8 +41,8 @@ Status parameters_create(Device *device, DType dtype, Parameters **out);
 void parameters_destroy(Parameters *parameters);
 
 /* name is copied. Duplicate names are an error. *out stays valid until destroy. */
-Status parameters_add(Parameters *parameters, const char *name, int dimensions, const int64_t *shape, bool trainable,
-                      bool decay, Parameter **out);
+Status parameters_add(Parameters *parameters, const char *name, int dimensions, const int64_t *shape, bool trainable, bool decay,
+                      Parameter **out);
 /* Allocates the flat arrays, zeroed, and makes the views. moments: false for evaluation. */
 Status parameters_allocate(Parameters *parameters, bool moments);
 Parameter *parameters_find(const Parameters *parameters, const char *name); /* NULL when absent */

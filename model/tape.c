@@ -97,8 +97,10 @@ Status tape_host_allocate(Tape *tape, size_t bytes, void **out) {
         HostBlock *block;
         TRY_ALLOC(block = malloc(sizeof *block + size));
         *block = (HostBlock){NULL, size, 0};
-        if (tape->block) tape->block->next = block;
-        else tape->first_block = block;
+        if (tape->block)
+            tape->block->next = block;
+        else
+            tape->first_block = block;
         tape->block = block;
     }
     *out = tape->block->data + tape->block->used;
@@ -228,8 +230,8 @@ static Status segment_backward(Tape *tape, Node *node) {
     return STATUS_OK;
 }
 
-Status tape_segment(Tape *tape, SegmentFunction function, void *context, Value *const *inputs, int input_count,
-                    Value **outputs, int output_count) {
+Status tape_segment(Tape *tape, SegmentFunction function, void *context, Value *const *inputs, int input_count, Value **outputs,
+                    int output_count) {
     int64_t first_node = tape->node_count, first_value = tape->value_count;
     bool recording = tape->recording, recompute = recording && tape->recompute;
     if (recompute) tape->recording = false;
@@ -251,8 +253,10 @@ Status tape_segment(Tape *tape, SegmentFunction function, void *context, Value *
 
 static Status new_gradient(Tape *tape, Value *value, void *memory) {
     Gradient *gradient = tape->free_gradients;
-    if (gradient) tape->free_gradients = gradient->next_free;
-    else TRY_ALLOC(gradient = malloc(sizeof *gradient));
+    if (gradient)
+        tape->free_gradients = gradient->next_free;
+    else
+        TRY_ALLOC(gradient = malloc(sizeof *gradient));
     gradient->tensor = value->data;
     gradient->tensor.data = memory;
     gradient->references = 1;

@@ -74,8 +74,8 @@ void tape_done(Tape *tape, Value *value);
 
 typedef Status (*SegmentFunction)(Tape *tape, void *context, Value *const *inputs, Value **outputs);
 /* context must stay valid until the backward pass. outputs[] receives output_count values. */
-Status tape_segment(Tape *tape, SegmentFunction function, void *context, Value *const *inputs, int input_count,
-                    Value **outputs, int output_count);
+Status tape_segment(Tape *tape, SegmentFunction function, void *context, Value *const *inputs, int input_count, Value **outputs,
+                    int output_count);
 
 /* For backward functions: where to put the gradient of value. *accumulate tells whether the buffer already holds a sum. */
 Status tape_gradient(Tape *tape, Value *value, Tensor *out, bool *accumulate);

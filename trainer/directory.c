@@ -1,9 +1,10 @@
+#define _GNU_SOURCE /* nftw */
 #include "trainer/directory.h"
 
 #include "io/file.h"
 
-#include <dirent.h>
 #include <errno.h>
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,22 +38,20 @@ Status new_directory_begin(const char *path, NewDirectory *out) {
     return STATUS_OK;
 }
 
-/* The directories made here hold plain files only. */
-static void remove_directory(const char *path) {
-    DIR *directory = opendir(path);
-    if (!directory) return;
-    for (struct dirent *entry; (entry = readdir(directory));) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
-        unlinkat(dirfd(directory), entry->d_name, 0);
-    }
-    closedir(directory);
-    rmdir(path);
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *walk) {
+    (void)info;
+    (void)type;
+    (void)walk;
+    remove(path); /* what cannot be removed stays; there is nobody to tell */
+    return 0;
 }
+
+void directory_remove(const char *path) { nftw(path, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT); }
 
 Status new_directory_end(NewDirectory *directory, Status status) {
     if (!status && rename(directory->temporary, directory->path) != 0)
         status = FAILURE("%s: cannot rename to %s: %s", directory->temporary, directory->path, strerror(errno));
-    if (status) remove_directory(directory->temporary);
+    if (status) directory_remove(directory->temporary);
     free(directory->path);
     free(directory->temporary);
     *directory = (NewDirectory){0};
@@ -75,10 +74,27 @@ static Status copy_file(const char *from, const char *to, const char *name) {
     return status;
 }
 
-Status copy_model_files(const char *from, const char *to) {
-    static const char *const names[] = {"tokenizer.json",    "tokenizer.json.gz",       "tokenizer_config.json",
-                                        "vocab.json",        "merges.txt",              "added_tokens.json",
-                                        "chat_template.jinja", "special_tokens_map.json", "generation_config.json"};
+Status copy_tokenizer_files(const char *from, const char *to) {
+    static const char *const names[] = {
+        "tokenizer.json", "tokenizer.json.gz", "tokenizer_config.json", "vocab.json",
+        "merges.txt",     "added_tokens.json", "chat_template.jinja",   "special_tokens_map.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; ++i) TRY(copy_file(from, to, names[i]));
     return STATUS_OK;
+}
+
+Status copy_model_files(const char *from, const char *to) {
+    TRY(copy_tokenizer_files(from, to));
+    return copy_file(from, to, "generation_config.json");
+}
+
+Status directory_write_json(const char *directory, const char *name, const JsonValue *json) {
+    Text text = {0};
+    char *path = NULL;
+    Status status = json_value_write(json, 2, &text);
+    if (!status) status = text_append_string(&text, "\n");
+    if (!status) status = path_join(directory, name, &path);
+    if (!status) status = file_write_atomic(path, text.data, text.length);
+    free(path);
+    text_free(&text);
+    return status;
 }

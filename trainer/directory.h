@@ -2,7 +2,7 @@
 #ifndef TRAINER_DIRECTORY_H
 #define TRAINER_DIRECTORY_H
 
-#include "io/status.h"
+#include "io/json_value.h"
 
 typedef struct NewDirectory {
     char *path, *temporary; /* write into temporary */
@@ -13,7 +13,13 @@ Status new_directory_begin(const char *path, NewDirectory *out);
 /* Without an error renames temporary to path; else removes temporary with its files. Returns the first error. */
 Status new_directory_end(NewDirectory *directory, Status status);
 
-/* Copies tokenizer and generation files of a model directory, those that exist. */
+/* Removes a directory of our own making with all that is in it. */
+void directory_remove(const char *path);
+/* Writes DIRECTORY/NAME, indented. */
+Status directory_write_json(const char *directory, const char *name, const JsonValue *json);
+
+/* Copies the tokenizer's files, those that exist; copy_model_files also generation_config.json. */
+Status copy_tokenizer_files(const char *from, const char *to);
 Status copy_model_files(const char *from, const char *to);
 
 #endif

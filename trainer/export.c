@@ -13,18 +13,6 @@
 
 static bool is_adapter(const char *name) { return strstr(name, ".lora_A.") || strstr(name, ".lora_B."); }
 
-static Status write_json(const char *directory, const char *name, const JsonValue *json) {
-    Text text = {0};
-    char *path = NULL;
-    Status status = json_value_write(json, 2, &text);
-    if (!status) status = text_append_string(&text, "\n");
-    if (!status) status = path_join(directory, name, &path);
-    if (!status) status = file_write_atomic(path, text.data, text.length);
-    free(path);
-    text_free(&text);
-    return status;
-}
-
 static Status fill_adapter(void *context, size_t index, void *buffer) {
     const CheckpointTensor *tensor = checkpoint_at(((void **)context)[0], (int64_t)index);
     return convert_from_float(tensor->parameter, tensor->shape[0] * tensor->shape[1], ((void **)context)[1], buffer);
@@ -42,8 +30,7 @@ static Status write_adapter(const Checkpoint *checkpoint, const char *dtype, con
                                         .dtype = format,
                                         .dimensions = 2,
                                         .shape = {tensor->shape[0], tensor->shape[1]},
-                                        .bytes = tensor->shape[0] * tensor->shape[1] *
-                                                 (int64_t)safetensors_dtype_bytes(format)};
+                                        .bytes = tensor->shape[0] * tensor->shape[1] * (int64_t)safetensors_dtype_bytes(format)};
     }
     void *context[2] = {(void *)(uintptr_t)checkpoint, (void *)(uintptr_t)format};
     Status status = path_join(directory, "adapter_model.safetensors", &path);
@@ -62,7 +49,7 @@ Status export_peft(const Checkpoint *checkpoint, const Options *options, const c
     JsonValue *json = NULL;
     TRY(new_directory_begin(output, &directory));
     Status status = peft_config_json(options, &json);
-    if (!status) status = write_json(directory.temporary, "adapter_config.json", json);
+    if (!status) status = directory_write_json(directory.temporary, "adapter_config.json", json);
     if (!status) status = write_adapter(checkpoint, dtype, directory.temporary);
     json_value_free(json);
     return new_directory_end(&directory, status);
@@ -90,8 +77,7 @@ static void add_product(float *w, const CheckpointTensor *b, const CheckpointTen
 static Status apply_lora(const Merge *merge, const char *name, float *values) {
     char module[160], path[256];
     size_t length = strlen(name), suffix = strlen(".weight");
-    if (length <= suffix || length - suffix >= sizeof module || strcmp(name + length - suffix, ".weight") != 0)
-        return STATUS_OK;
+    if (length <= suffix || length - suffix >= sizeof module || strcmp(name + length - suffix, ".weight") != 0) return STATUS_OK;
     snprintf(module, sizeof module, "%.*s", (int)(length - suffix), name);
     snprintf(path, sizeof path, "base_model.model.%s.lora_A.weight", module);
     const CheckpointTensor *a = checkpoint_find(merge->checkpoint, path);
@@ -143,8 +129,7 @@ static Status write_merged(Merge *merge, const Decoder *decoder, const char *dir
                                         .dtype = merge->dtype,
                                         .dimensions = parameter->dimensions,
                                         .shape = {parameter->shape[0], parameter->shape[1]},
-                                        .bytes = parameter_elements(parameter) *
-                                                 (int64_t)safetensors_dtype_bytes(merge->dtype)};
+                                        .bytes = parameter_elements(parameter) * (int64_t)safetensors_dtype_bytes(merge->dtype)};
     }
     Status status = path_join(directory, "model.safetensors", &path);
     if (!status) status = safetensors_write(path, entries, count, fill_merged, merge);
@@ -191,7 +176,7 @@ static Status write_merged_directory(Merge *merge, const Options *options, const
     TRY(model_config_read(options->model.path, &config));
     TRY(merge_with_names(merge, &config, options, directory));
     Status status = model_config_to_json(&config, dtype, &json);
-    if (!status) status = write_json(directory, "config.json", json);
+    if (!status) status = directory_write_json(directory, "config.json", json);
     json_value_free(json);
     TRY(status);
     return copy_model_files(options->model.path, directory);

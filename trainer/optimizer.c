@@ -93,8 +93,10 @@ Status optimizer_create(const Options *options, Parameters *parameters, Arena *s
     if (!status) status = form_runs(optimizer, &groups);
     groups_free(&groups);
     if (!status) status = device_allocate(parameters->device, sizeof(double), &optimizer->sum.data);
-    if (status) optimizer_destroy(optimizer);
-    else *out = optimizer;
+    if (status)
+        optimizer_destroy(optimizer);
+    else
+        *out = optimizer;
     return status;
 }
 
@@ -138,4 +140,3 @@ Status optimizer_step(Optimizer *optimizer, int64_t update, double factor, doubl
     }
     return STATUS_OK;
 }
-

@@ -228,6 +228,7 @@ Status options_validate(const Options *options, OptionsPurpose purpose) {
         if (!options->data.validation.count) INVALID("data.validation is missing: ( { path = \"...\"; format = \"...\"; } )");
         return STATUS_OK;
     }
+    if (purpose == OPTIONS_FOR_PLAN && !options->data.train.count) return check_trainable(options);
     if (!options->data.train.count) INVALID("data.train is missing: ( { path = \"...\"; format = \"...\"; } )");
     if (purpose == OPTIONS_FOR_PREPARE) {
         if (!options->data.cache_dir[0] && !options->run.output_dir[0])

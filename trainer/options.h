@@ -105,7 +105,7 @@ typedef struct Options {
 /* What the options are wanted for decides which keys must be given. */
 typedef enum OptionsPurpose {
     OPTIONS_FOR_TRAIN,    /* all that a run needs */
-    OPTIONS_FOR_PLAN,     /* the same without run.output_dir: train --dry-run, bench */
+    OPTIONS_FOR_PLAN,     /* train --dry-run, bench: neither run.output_dir nor data is needed */
     OPTIONS_FOR_PREPARE,  /* model.path, data.train, and a place for the cache */
     OPTIONS_FOR_EVALUATE, /* model.path and data.validation */
 } OptionsPurpose;

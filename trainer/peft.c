@@ -63,16 +63,26 @@ Status peft_config_json(const Options *options, JsonValue **out) {
     JsonValue *json;
     TRY_ALLOC(json = json_value_new_object());
     Status status = fill_config(options, json);
-    if (status) json_value_free(json);
-    else *out = json;
+    if (status)
+        json_value_free(json);
+    else
+        *out = json;
     return status;
 }
 
 /* Keys that would change what the adapter computes; absent, null, false, "none" and empty mean "not used". */
 static Status refuse_unsupported(const JsonValue *json) {
-    static const char *const keys[] = {"bias",          "fan_in_fan_out",  "modules_to_save",     "layers_to_transform",
-                                       "use_dora",      "lora_bias",       "trainable_token_indices", "megatron_config",
-                                       "exclude_modules", "target_parameters", "alora_invocation_tokens"};
+    static const char *const keys[] = {"bias",
+                                       "fan_in_fan_out",
+                                       "modules_to_save",
+                                       "layers_to_transform",
+                                       "use_dora",
+                                       "lora_bias",
+                                       "trainable_token_indices",
+                                       "megatron_config",
+                                       "exclude_modules",
+                                       "target_parameters",
+                                       "alora_invocation_tokens"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i) {
         const JsonValue *v = json_value_get(json, keys[i]);
         const char *text = v ? json_value_string(v, NULL) : NULL;
@@ -186,11 +196,16 @@ Status peft_check_config(const char *directory, const Options *options) {
     TRY(read_options(directory, &adapter));
     const LoraOptions *a = &adapter.lora, *b = &options->lora;
     const char *key = NULL;
-    if (a->r != b->r) key = "r";
-    else if (a->lora_alpha != b->lora_alpha) key = "lora_alpha";
-    else if (a->use_rslora != b->use_rslora) key = "use_rslora";
-    else if (!same_targets(&a->target_modules, &b->target_modules)) key = "target_modules";
-    else if (!same_patterns(&a->rank_pattern, &b->rank_pattern)) key = "rank_pattern";
+    if (a->r != b->r)
+        key = "r";
+    else if (a->lora_alpha != b->lora_alpha)
+        key = "lora_alpha";
+    else if (a->use_rslora != b->use_rslora)
+        key = "use_rslora";
+    else if (!same_targets(&a->target_modules, &b->target_modules))
+        key = "target_modules";
+    else if (!same_patterns(&a->rank_pattern, &b->rank_pattern))
+        key = "rank_pattern";
     options_free(&adapter);
     if (key) INVALID("%s/adapter_config.json: %s differs from the configuration's lora.%s", directory, key, key);
     return STATUS_OK;

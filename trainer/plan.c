@@ -38,17 +38,15 @@ Status plan_compute(const Options *options, int64_t samples, int world, Plan *pl
     if (t->max_steps <= 0 && steps > 9e15) INVALID("training.num_train_epochs = %g gives too many steps", t->num_train_epochs);
     plan->total_steps = t->max_steps > 0 ? t->max_steps : (int64_t)steps;
     if (plan->total_steps < 1) INVALID("training.num_train_epochs = %g gives no step", t->num_train_epochs);
-    plan->schedule = (Schedule){
-        .kind = schedule_kind(t->lr_scheduler_type),
-        .warmup_steps = t->warmup_steps > 0 ? t->warmup_steps : (int64_t)ceil(t->warmup_ratio * (double)plan->total_steps),
-        .total_steps = plan->total_steps,
-        .min_ratio = t->min_lr_ratio};
+    plan->schedule = (Schedule){.kind = schedule_kind(t->lr_scheduler_type),
+                                .warmup_steps = t->warmup_steps > 0 ? t->warmup_steps
+                                                                    : (int64_t)ceil(t->warmup_ratio * (double)plan->total_steps),
+                                .total_steps = plan->total_steps,
+                                .min_ratio = t->min_lr_ratio};
     return STATUS_OK;
 }
 
-DType plan_dtype(const Options *options) {
-    return strcmp(options->model.dtype, "float32") == 0 ? DTYPE_F32 : DTYPE_BF16;
-}
+DType plan_dtype(const Options *options) { return strcmp(options->model.dtype, "float32") == 0 ? DTYPE_F32 : DTYPE_BF16; }
 
 Status plan_decoder_settings(const Options *options, DecoderSettings *settings, LoraRankRule **rules) {
     const LoraOptions *lora = &options->lora;
@@ -65,8 +63,8 @@ Status plan_decoder_settings(const Options *options, DecoderSettings *settings, 
     for (int64_t i = 0; i < lora->rank_pattern.count; ++i)
         (*rules)[i] = (LoraRankRule){patterns[i].pattern, patterns[i].r, patterns[i].lora_alpha};
     settings->lora.rules = *rules;
-    Status status = lora_targets((const char *const *)lora->target_modules.items, lora->target_modules.count,
-                                 settings->lora.targets);
+    Status status =
+        lora_targets((const char *const *)lora->target_modules.items, lora->target_modules.count, settings->lora.targets);
     if (status) {
         free(*rules);
         *rules = NULL;
@@ -150,8 +148,8 @@ Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch
     TRY_GOTO(decoder_create(config, &settings, parameters, true, &decoder), done);
     count_tensors(options, parameters, out);
     TRY_GOTO(measure(options, decoder, device, worst, out), done);
-    out->total = out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction +
-                 out->activations;
+    out->total =
+        out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction + out->activations;
 done:
     decoder_destroy(decoder);
     parameters_destroy(parameters);

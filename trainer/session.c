@@ -2,6 +2,7 @@
 
 #include "io/file.h"
 #include "io/log.h"
+#include "trainer/peft.h"
 #include "trainer/plan.h"
 
 #include <stdio.h>
@@ -12,9 +13,12 @@
 Status session_device(const Options *options, const Launch *launch, Device **out) {
     const char *backend = options->run.backend, *why = "";
     BackendKind kind = BACKEND_CPU;
-    if (strcmp(backend, "cuda") == 0) kind = BACKEND_CUDA;
-    else if (strcmp(backend, "auto") == 0 && device_cuda_available(&why)) kind = BACKEND_CUDA;
-    else if (strcmp(backend, "auto") == 0) log_info("CUDA is not used: %s", why);
+    if (strcmp(backend, "cuda") == 0)
+        kind = BACKEND_CUDA;
+    else if (strcmp(backend, "auto") == 0 && device_cuda_available(&why))
+        kind = BACKEND_CUDA;
+    else if (strcmp(backend, "auto") == 0)
+        log_info("CUDA is not used: %s", why);
     TRY(device_open(kind, launch->local_rank, (int)options->run.threads, out));
     log_info("device: %s", (*out)->name);
     return STATUS_OK;
@@ -29,6 +33,7 @@ static Status create_arena(Session *session) {
 
 static Status load_adapter(Session *session, const char *directory) {
     Safetensors *adapter;
+    TRY(peft_check_config(directory, session->options));
     TRY(safetensors_open(directory, &adapter));
     Status status = status_prefix(decoder_load_lora(session->decoder, adapter), "%s", directory);
     safetensors_close(adapter); /* trainable tensors are copied; frozen adapters point into the map */
@@ -52,7 +57,6 @@ static Status load_weights(Session *session, SessionSettings settings) {
 static Status open_parts(Session *session, SessionSettings settings) {
     const Options *options = session->options;
     DecoderSettings decoder;
-    TRY(communicator_mpi_create(&session->communicator));
     TRY(model_config_read(options->model.path, &session->config));
     TRY(session_device(options, session->launch, &session->device));
     TRY(create_arena(session));
@@ -62,10 +66,10 @@ static Status open_parts(Session *session, SessionSettings settings) {
     return load_weights(session, settings);
 }
 
-Status session_open(const Options *options, const Launch *launch, SessionSettings settings, Session *out) {
-    *out = (Session){.options = options, .launch = launch};
-    Status status = open_parts(out, settings);
-    if (out->communicator) status = communicator_agree(out->communicator, status);
+Status session_open(const Options *options, const Launch *launch, Communicator *communicator, SessionSettings settings,
+                    Session *out) {
+    *out = (Session){.options = options, .launch = launch, .communicator = communicator};
+    Status status = communicator_agree(communicator, open_parts(out, settings));
     if (status) session_close(out);
     return status;
 }
@@ -78,7 +82,6 @@ void session_close(Session *session) {
     tape_destroy(session->tape);
     arena_destroy(session->arena);
     device_close(session->device);
-    communicator_destroy(session->communicator);
     free(session->rules);
     *session = (Session){0};
 }
@@ -95,8 +98,8 @@ static bool has_file(const char *directory, const char *name) {
 Status session_tokenizer(const Options *options, bool optional, Tokenizer **out) {
     const char *directory = options->model.path;
     *out = NULL;
-    bool present = has_file(directory, "tokenizer.json") || has_file(directory, "tokenizer.json.gz") ||
-                   has_file(directory, "vocab.json");
+    bool present =
+        has_file(directory, "tokenizer.json") || has_file(directory, "tokenizer.json.gz") || has_file(directory, "vocab.json");
     if (!present && optional) return STATUS_OK;
     return tokenizer_load(directory, out);
 }

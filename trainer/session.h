@@ -12,7 +12,7 @@
 typedef struct Session {
     const Options *options;
     const Launch *launch;
-    Communicator *communicator; /* owned */
+    Communicator *communicator;
     Device *device;
     Arena *arena;
     Tape *tape;
@@ -26,14 +26,15 @@ typedef struct Session {
 } Session;
 
 typedef struct SessionSettings {
-    bool training;            /* allocate gradients and moments */
-    bool random_weights;      /* no weights file is read: bench */
-    const char *adapter;      /* PEFT directory to load, NULL: lora.init_from, or a new adapter */
+    bool training;       /* allocate gradients and moments */
+    bool random_weights; /* no weights file is read: bench */
+    const char *adapter; /* PEFT directory to load, NULL: lora.init_from, or a new adapter */
 } SessionSettings;
 
-/* Collective. options and launch must outlive the session. After an error nothing is held. */
-Status session_open(const Options *options, const Launch *launch, SessionSettings settings, Session *out);
-void session_close(Session *session); /* Collective */
+/* Collective. options, launch and communicator must outlive the session. After an error nothing is held. */
+Status session_open(const Options *options, const Launch *launch, Communicator *communicator, SessionSettings settings,
+                    Session *out);
+void session_close(Session *session);
 /* The tokenizer of the model directory; *out NULL (no error) when optional and the directory has none. */
 Status session_tokenizer(const Options *options, bool optional, Tokenizer **out);
 /* auto: CUDA where a GPU is present, else the CPU, and says why. */

@@ -2,6 +2,7 @@
 
 #include "io/file.h"
 #include "io/log.h"
+#include "trainer/version.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -97,7 +98,7 @@ static Status fill_meta(const Session *session, const TrainingState *state, Chec
                              .loss_sum = state->loss_sum,
                              .loss_count = state->loss_count};
     snprintf(meta->backend, sizeof meta->backend, "%s", session->device->kind == BACKEND_CUDA ? "cuda" : "cpu");
-    snprintf(meta->program_version, sizeof meta->program_version, "%s", ADAMEM_VERSION);
+    snprintf(meta->program_version, sizeof meta->program_version, "%s", version_text());
     snprintf(meta->base_fingerprint, sizeof meta->base_fingerprint, "%s", session->base_fingerprint);
     TRY(options_text(session->options, &config));
     meta->config = config.data; /* owned by meta now */
@@ -126,6 +127,12 @@ static Status save_on_rank_0(const Session *session, const TrainingState *state,
     if (best) TRY(point_link(directory, "best.h5", name));
     TRY(point_link(directory, "last.h5", name));
     return checkpoint_rotate(directory, session->options->training.save_total_limit, state->best_step);
+}
+
+Status training_state_point_final(const Options *options, int64_t step) {
+    char name[64];
+    snprintf(name, sizeof name, "checkpoint-%lld.h5", (long long)step);
+    return point_link(options->run.output_dir, "final.h5", name);
 }
 
 Status training_state_save(const Session *session, const TrainingState *state, bool best) {
@@ -168,8 +175,7 @@ static Status copy_tensors(const Parameters *p, const Checkpoint *checkpoint, Ho
         memcpy(arrays->exp_avg_sq + parameter->offset, tensor->exp_avg_sq, bytes);
     }
     if (used != checkpoint_count(checkpoint))
-        INVALID("holds %lld tensors, this configuration trains %lld", (long long)checkpoint_count(checkpoint),
-                (long long)used);
+        INVALID("holds %lld tensors, this configuration trains %lld", (long long)checkpoint_count(checkpoint), (long long)used);
     return STATUS_OK;
 }
 
@@ -193,8 +199,7 @@ static Status broadcast_arrays(const Session *session) {
         TRY(host_arrays_take(p, &arrays));
         Status status = c->ops->broadcast(c, arrays.master, (int64_t)tensor_bytes(p->master), 0);
         if (!status && arrays.exp_avg) status = c->ops->broadcast(c, arrays.exp_avg, (int64_t)tensor_bytes(p->exp_avg), 0);
-        if (!status && arrays.exp_avg)
-            status = c->ops->broadcast(c, arrays.exp_avg_sq, (int64_t)tensor_bytes(p->exp_avg_sq), 0);
+        if (!status && arrays.exp_avg) status = c->ops->broadcast(c, arrays.exp_avg_sq, (int64_t)tensor_bytes(p->exp_avg_sq), 0);
         if (!status) status = host_arrays_put(p, &arrays);
         host_arrays_free(&arrays);
         TRY(status);
@@ -219,9 +224,8 @@ static void warn_of_changes(const Session *session, const CheckpointMeta *meta) 
     const char *backend = session->device->kind == BACKEND_CUDA ? "cuda" : "cpu";
     if (strcmp(meta->backend, backend) != 0)
         log_warning("the checkpoint was made on %s, this run uses %s: bits may differ", meta->backend, backend);
-    if (strcmp(meta->program_version, ADAMEM_VERSION) != 0)
-        log_warning("the checkpoint was made by version %s, this is %s: bits may differ", meta->program_version,
-                    ADAMEM_VERSION);
+    if (strcmp(meta->program_version, version_text()) != 0)
+        log_warning("the checkpoint was made by version %s, this is %s: bits may differ", meta->program_version, version_text());
     if (meta->seed != session->options->run.seed)
         log_warning("run.seed was %lld and is now %lld: the order of the data changes", (long long)meta->seed,
                     (long long)session->options->run.seed);

@@ -6,15 +6,15 @@
 #include "trainer/session.h"
 
 typedef struct TrainingState {
-    int64_t step;    /* global batches consumed */
-    int64_t updates; /* updates applied */
+    int64_t step;         /* global batches consumed */
+    int64_t updates;      /* updates applied */
     int64_t epoch_cursor; /* samples consumed in the current epoch */
     double epoch;
     double best_metric; /* NaN before the first evaluation */
     int64_t best_step;  /* -1 before the first evaluation */
     int64_t patience;   /* evaluations without improvement */
     int64_t consecutive_skips;
-    double loss_sum;    /* of the steps since the last log line */
+    double loss_sum; /* of the steps since the last log line */
     int64_t loss_count;
 } TrainingState;
 
@@ -23,6 +23,9 @@ TrainingState training_state_new(void);
 /* Rank 0 writes OUTPUT_DIR/checkpoint-STEP.h5 and points last.h5 (and best.h5 when best) at it, then rotates. Collective:
  * all ranks learn whether it worked. */
 Status training_state_save(const Session *session, const TrainingState *state, bool best);
+
+/* Rank 0: points final.h5, the checkpoint to export, at checkpoint-STEP.h5. */
+Status training_state_point_final(const Options *options, int64_t step);
 
 /* Collective. resume: "auto" (newest valid checkpoint of output_dir, or none), "none", or a path. *found false: nothing to
  * resume. Rank 0 reads and broadcasts. A checkpoint of another base model or with other tensors is STATUS_INVALID. */

@@ -1,7 +1,10 @@
 #include "trainer/commands/command_line.h"
 
 #include "io/edit_distance.h"
+#include "trainer/commands/commands.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static Status unknown_option(const char *command, const char *written, const struct option *options) {
@@ -30,4 +33,34 @@ Status command_line_next(int argc, char **argv, const struct option *options, in
     if (*character == '?') return unknown_option(argv[0], written, options);
     if (*character == -1 && optind < argc) INVALID("%s: unexpected argument \"%s\"", argv[0], argv[optind]);
     return STATUS_OK;
+}
+
+Status command_line_count(const char *command, const char *option, const char *text, long long maximum, long long *out) {
+    char *end;
+    *out = strtoll(text, &end, 10);
+    if (end == text || *end || *out < 0 || *out > maximum)
+        INVALID("%s: --%s %s: expected a whole number from 0 to %lld", command, option, text, maximum);
+    return STATUS_OK;
+}
+
+Status config_arguments_create(int argc, ConfigArguments *out) {
+    *out = (ConfigArguments){0};
+    TRY_ALLOC(out->sets = calloc((size_t)argc + 8, sizeof *out->sets)); /* commands add a few of their own */
+    return STATUS_OK;
+}
+
+void config_arguments_free(ConfigArguments *arguments) { free(arguments->sets); }
+
+Status command_print_json(JsonValue *object, Status status) {
+    Text text = {0};
+    if (!status) status = json_value_write(object, 0, &text);
+    if (!status && (puts(text.data) < 0 || fflush(stdout) != 0)) status = FAILURE("cannot write to standard output");
+    text_free(&text);
+    json_value_free(object);
+    return status;
+}
+
+Status command_unknown(const char *name, const char *const *names, size_t count) {
+    int nearest = nearest_name(name, names, (int)count);
+    INVALID("unknown sub-command \"%s\"; the nearest is %s (adamem --help lists all)", name, names[nearest]);
 }

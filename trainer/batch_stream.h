@@ -1,0 +1,30 @@
+/* The micro-batches of this rank, step after step, read one step ahead. */
+#ifndef TRAINER_BATCH_STREAM_H
+#define TRAINER_BATCH_STREAM_H
+
+#include "dist/sampler.h"
+#include "trainer/data_mixture.h"
+#include "trainer/loader.h"
+
+typedef struct BatchStream BatchStream;
+
+/* One global batch as this rank sees it. */
+typedef struct StepBatch {
+    int64_t step, epoch, cursor;
+    int64_t samples, tokens, label_tokens; /* of the whole global batch, all ranks */
+    double squared_lengths;                /* sum of squared sequence lengths: attention work */
+    int64_t micro_batches;                 /* of this rank: how many batch_stream_take calls follow */
+} StepBatch;
+
+/* view and dataset must outlive the stream; the data set is read by the stream's thread only. Steps
+ * first_step .. end_step - 1 will be asked for in order. */
+Status batch_stream_create(TokenDataset *dataset, DataView *view, const SamplerSettings *settings, int rank, int64_t first_step,
+                           int64_t end_step, BatchStream **out);
+void batch_stream_destroy(BatchStream *stream); /* accepts NULL */
+int64_t batch_stream_steps_per_epoch(const BatchStream *stream);
+/* The next step, whose micro-batches are then taken one by one; the one after it is requested from the loader. */
+Status batch_stream_next(BatchStream *stream, StepBatch *out);
+/* The next micro-batch of the step; the caller frees it with packed_batch_free. Adds the time waited to *seconds. */
+Status batch_stream_take(BatchStream *stream, PackedBatch *out, double *seconds);
+
+#endif

@@ -1,0 +1,106 @@
+/* adamem info: what a bug report needs. */
+#include "trainer/commands/commands.h"
+
+#include "trainer/commands/command_line.h"
+#include "trainer/performance.h"
+#include "trainer/ranks.h"
+#include "trainer/session.h"
+#include "trainer/version.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+static const char usage[] = "Usage: adamem info\n"
+                            "\n"
+                            "Prints versions, device, ranks and memory as one JSON object. With mpirun or srun: of all ranks.\n";
+
+static Status set_string(JsonValue *object, const char *key, const char *value) {
+    return json_value_set(object, key, json_value_new_string(value, strlen(value)));
+}
+
+static Status set_integer(JsonValue *object, const char *key, int64_t value) {
+    return json_value_set(object, key, json_value_new_integer(value));
+}
+
+/* Fixed-size so that ranks can exchange it. */
+typedef struct RankInfo {
+    char host[128], device[128];
+    int32_t rank, local_rank, threads;
+} RankInfo;
+
+static Status describe_rank(const Ranks *ranks, RankInfo *out) {
+    const char *why;
+    Device *device;
+    *out = (RankInfo){.rank = ranks->launch.rank, .local_rank = ranks->launch.local_rank};
+    TRY(device_open(device_cuda_available(&why) ? BACKEND_CUDA : BACKEND_CPU, ranks->launch.local_rank, 0, &device));
+    snprintf(out->host, sizeof out->host, "%.127s", ranks->launch.host);
+    snprintf(out->device, sizeof out->device, "%s", device->name);
+    out->threads = device->threads;
+    device_close(device);
+    return STATUS_OK;
+}
+
+static Status fill_ranks(JsonValue *object, const RankInfo *infos, int world) {
+    JsonValue *list;
+    TRY_ALLOC(list = json_value_new_array());
+    TRY(json_value_set(object, "ranks", list));
+    for (int i = 0; i < world; ++i) {
+        JsonValue *entry;
+        TRY_ALLOC(entry = json_value_new_object());
+        TRY(json_value_append(list, entry));
+        TRY(set_integer(entry, "rank", infos[i].rank));
+        TRY(set_integer(entry, "local_rank", infos[i].local_rank));
+        TRY(set_string(entry, "host", infos[i].host));
+        TRY(set_string(entry, "device", infos[i].device));
+        TRY(set_integer(entry, "threads", infos[i].threads));
+    }
+    return STATUS_OK;
+}
+
+static Status fill(JsonValue *object, const RankInfo *infos, int world) {
+    const char *why = "";
+    struct utsname system;
+    TRY(set_string(object, "version", version_text()));
+    TRY(set_string(object, "build", version_build()));
+    TRY(set_string(object, "mpi", communicator_library()));
+    if (uname(&system) == 0) TRY(set_string(object, "system", system.release));
+    if (device_cuda_available(&why))
+        TRY(set_string(object, "cuda", "available"));
+    else
+        TRY(set_string(object, "cuda", why));
+    TRY(set_integer(object, "cores", sysconf(_SC_NPROCESSORS_ONLN)));
+    TRY(set_integer(object, "memory_bytes", (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE)));
+    TRY(set_integer(object, "memory_available_bytes", performance_free_memory()));
+    TRY(set_integer(object, "world_size", world));
+    return fill_ranks(object, infos, world);
+}
+
+static Status report(const Ranks *ranks) {
+    RankInfo own, *all;
+    TRY(ranks_agree(ranks, describe_rank(ranks, &own)));
+    TRY_ALLOC(all = calloc((size_t)ranks->launch.world, sizeof *all));
+    Status status = ranks->communicator->ops->all_gather(ranks->communicator, &own, all, sizeof own);
+    JsonValue *object = status || ranks->launch.rank != 0 ? NULL : json_value_new_object();
+    if (object) status = command_print_json(object, fill(object, all, ranks->launch.world));
+    free(all);
+    return status;
+}
+
+Status command_info(int argc, char **argv) {
+    static const struct option options[] = {{"help", no_argument, NULL, 'h'}, {0}};
+    int character;
+    Ranks ranks;
+    optind = 0;
+    TRY(command_line_next(argc, argv, options, &character));
+    if (character == 'h') {
+        fputs(usage, stdout);
+        return STATUS_OK;
+    }
+    TRY(ranks_start(&ranks));
+    Status status = report(&ranks);
+    ranks_end(&ranks);
+    return status;
+}

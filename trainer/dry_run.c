@@ -1,0 +1,243 @@
+#include "trainer/dry_run.h"
+
+#include "io/json_lines.h"
+#include "trainer/commands/command_line.h"
+#include "trainer/data.h"
+#include "trainer/plan.h"
+#include "trainer/session.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What is known of the data. */
+typedef struct DataCount {
+    int64_t samples, longest; /* samples 0: no data given */
+    bool are_lines;
+} DataCount;
+
+static Status count_lines(const DataSource *source, int64_t *out) {
+    JsonLines *reader;
+    const char *line;
+    size_t length;
+    *out = 0;
+    TRY(json_lines_open(source->path, &reader));
+    Status status = json_lines_next(reader, &line, &length);
+    while (!status && line) {
+        ++*out;
+        status = json_lines_next(reader, &line, &length);
+    }
+    json_lines_close(reader);
+    return status;
+}
+
+static Status count_all_lines(const Options *options, DataCount *out) {
+    int64_t count = options->data.train.count;
+    const DataSource *sources = options->data.train.items;
+    int64_t *samples = calloc((size_t)count, sizeof *samples);
+    double *weights = calloc((size_t)count, sizeof *weights);
+    DataMixture mixture = {0};
+    Status status = samples && weights ? STATUS_OK : FAILURE("out of memory: data sources");
+    for (int64_t i = 0; i < count && !status; ++i) {
+        weights[i] = sources[i].weight;
+        status = count_lines(&sources[i], &samples[i]);
+    }
+    if (!status) status = data_mixture_create(samples, weights, count, (uint64_t)options->run.seed, &mixture);
+    *out = (DataCount){mixture.samples, options->data.max_length, true};
+    data_mixture_free(&mixture);
+    free(samples);
+    free(weights);
+    return status;
+}
+
+/* Collective. */
+static Status count_samples(const Options *options, const Ranks *ranks, Tokenizer *tokenizer, DataCount *out) {
+    char *directory;
+    TokenDataset *dataset = NULL;
+    DataView view = {0};
+    TRY(data_prepare(options, tokenizer, ranks->communicator, false, &directory, NULL));
+    Status status = token_dataset_open(directory, &dataset);
+    if (!status) status = data_view_create(options, dataset, &view);
+    if (!status) {
+        *out = (DataCount){.samples = view.mixture.samples};
+        for (int64_t i = 0; i < token_dataset_samples(dataset); ++i)
+            if (token_dataset_length(dataset, i) > out->longest) out->longest = token_dataset_length(dataset, i);
+    }
+    data_mixture_free(&view.mixture);
+    token_dataset_close(dataset);
+    free(directory);
+    return status;
+}
+
+static bool needs_tokenizer(const Options *options) {
+    const DataSource *sources = options->data.train.items;
+    for (int64_t i = 0; i < options->data.train.count; ++i)
+        if (data_format_needs_tokenizer(sources[i].format)) return true;
+    return false;
+}
+
+/* Collective. */
+static Status count_data(const Options *options, const Ranks *ranks, DataCount *out) {
+    *out = (DataCount){.longest = options->data.max_length};
+    if (options->data.train.count == 0) return STATUS_OK;
+    Tokenizer *tokenizer;
+    TRY(session_tokenizer(options, true, &tokenizer));
+    Status status =
+        !tokenizer && needs_tokenizer(options) ? count_all_lines(options, out) : count_samples(options, ranks, tokenizer, out);
+    tokenizer_free(tokenizer);
+    return status;
+}
+
+static Status set_integer(JsonValue *object, const char *key, int64_t value) {
+    return json_value_set(object, key, json_value_new_integer(value));
+}
+
+static Status new_child(JsonValue *object, const char *key, JsonValue **out) {
+    TRY_ALLOC(*out = json_value_new_object());
+    return json_value_set(object, key, *out);
+}
+
+/* "model.layers.7.mlp.up_proj.weight" -> "model.layers.*.mlp.up_proj.weight" */
+static void collapse_layer(const char *name, char *out, size_t size) {
+    const char *layer = strstr(name, "layers.");
+    if (!layer) {
+        snprintf(out, size, "%s", name);
+        return;
+    }
+    const char *digits = layer + strlen("layers."), *rest = digits + strspn(digits, "0123456789");
+    snprintf(out, size, "%.*s*%s", (int)(digits - name), name, rest);
+}
+
+/* frozen_map: {tensor name with layers collapsed: {"frozen": tensors, "trainable": tensors}}. */
+static Status set_frozen_map(JsonValue *object, const Parameters *parameters) {
+    JsonValue *map, *entry;
+    TRY(new_child(object, "frozen_map", &map));
+    for (int64_t i = 0; i < parameters->count; ++i) {
+        char name[256];
+        collapse_layer(parameters->items[i]->name, name, sizeof name);
+        entry = json_value_get(map, name);
+        if (!entry) {
+            TRY(new_child(map, name, &entry));
+            TRY(set_integer(entry, "frozen", 0));
+            TRY(set_integer(entry, "trainable", 0));
+        }
+        const char *key = parameters->items[i]->trainable ? "trainable" : "frozen";
+        TRY(set_integer(entry, key, json_value_integer(json_value_get(entry, key)) + 1));
+    }
+    return STATUS_OK;
+}
+
+static Status set_counts(JsonValue *object, const Parameters *parameters) {
+    int64_t trainable = parameters->trainable_elements, total = trainable + parameters->frozen_elements;
+    TRY(set_integer(object, "total_parameters", total));
+    TRY(set_integer(object, "frozen_parameters", parameters->frozen_elements));
+    TRY(set_integer(object, "trainable_parameters", trainable));
+    TRY(json_value_set(object, "trainable_percent", json_value_new_number(100.0 * (double)trainable / (double)total)));
+    return set_frozen_map(object, parameters);
+}
+
+/* Counts need the decoder's tensors, made on the planning device. */
+static Status set_parameters(JsonValue *object, const Options *options, const ModelConfig *config) {
+    Device *device = NULL;
+    Parameters *parameters = NULL;
+    Decoder *decoder = NULL;
+    LoraRankRule *rules = NULL;
+    DecoderSettings settings;
+    Status status;
+    TRY_GOTO(device_open(BACKEND_PLAN, 0, 0, &device), done);
+    TRY_GOTO(parameters_create(device, plan_dtype(options), &parameters), done);
+    TRY_GOTO(plan_decoder_settings(options, &settings, &rules), done);
+    TRY_GOTO(decoder_create(config, &settings, parameters, true, &decoder), done);
+    TRY_GOTO(set_counts(object, parameters), done);
+done:
+    decoder_destroy(decoder);
+    parameters_destroy(parameters);
+    free(rules);
+    device_close(device);
+    return status;
+}
+
+static Status set_rate(JsonValue *rates, const Options *options, const Plan *plan, int64_t s) {
+    char key[32];
+    snprintf(key, sizeof key, "%lld", (long long)s);
+    return json_value_set(rates, key,
+                          json_value_new_number(options->training.learning_rate * schedule_factor(&plan->schedule, s)));
+}
+
+static Status set_rates(JsonValue *object, const Options *options, const Plan *plan, const char *at) {
+    JsonValue *rates;
+    TRY(new_child(object, "learning_rate", &rates));
+    if (!at) {
+        int64_t w = plan->schedule.warmup_steps, total = plan->total_steps;
+        const int64_t points[] = {0, 1, w, total / 2, total};
+        for (size_t i = 0; i < sizeof points / sizeof *points; ++i) TRY(set_rate(rates, options, plan, points[i]));
+        return STATUS_OK;
+    }
+    for (const char *p = at; *p;) {
+        char *end;
+        long long s = strtoll(p, &end, 10);
+        if (end == p || s < 0 || (*end && *end != ',')) INVALID("train: --at %s: expected numbers of updates, as 1,100", at);
+        TRY(set_rate(rates, options, plan, s));
+        p = *end ? end + 1 : end;
+    }
+    return STATUS_OK;
+}
+
+static Status set_plan(JsonValue *object, const Options *options, const DataCount *data, const DryRunSettings *settings) {
+    Plan plan;
+    bool known = data->samples > 0 || options->training.max_steps > 0;
+    TRY(set_integer(object, "world_size", settings->world_size));
+    TRY(plan_compute(options, data->samples > 0 ? data->samples : 1, settings->world_size, &plan));
+    TRY(set_integer(object, "global_batch_size", plan.global_batch_size));
+    TRY(set_integer(object, "gradient_accumulation_steps", plan.accumulation));
+    TRY(set_integer(object, "samples", data->samples));
+    if (data->are_lines) TRY(json_value_set(object, "samples_are_lines", json_value_new_boolean(true)));
+    if (data->samples > 0) TRY(set_integer(object, "steps_per_epoch", plan.steps_per_epoch));
+    if (!known) return STATUS_OK;
+    TRY(set_integer(object, "total_steps", plan.total_steps));
+    TRY(set_integer(object, "warmup_steps", plan.schedule.warmup_steps));
+    return set_rates(object, options, &plan, settings->at);
+}
+
+static WorstBatch worst_batch(const Options *options, int64_t longest) {
+    int64_t sequences = options->training.per_device_train_batch_size, limit = options->training.max_tokens_per_micro_batch;
+    if (limit > 0 && sequences * longest > limit) sequences = limit / longest > 0 ? limit / longest : 1;
+    return (WorstBatch){sequences, longest, longest > 1 ? longest - 1 : 1};
+}
+
+static Status set_memory(JsonValue *object, const Options *options, const ModelConfig *config, int64_t longest,
+                         int64_t device_memory) {
+    const char *choice = options->training.gradient_checkpointing;
+    PlanMemory memory;
+    JsonValue *bytes;
+    TRY(plan_memory(options, config, worst_batch(options, longest), strcmp(choice, "full") == 0, &memory));
+    if (strcmp(choice, "auto") == 0 && device_memory > 0 && memory.total > device_memory)
+        TRY(plan_memory(options, config, worst_batch(options, longest), true, &memory));
+    TRY(new_child(object, "memory", &bytes));
+    TRY(set_integer(bytes, "weights", memory.weights));
+    TRY(set_integer(bytes, "trainable_weights", memory.trainable_weights));
+    TRY(set_integer(bytes, "master", memory.master));
+    TRY(set_integer(bytes, "gradient", memory.gradient));
+    TRY(set_integer(bytes, "optimizer", memory.optimizer));
+    TRY(set_integer(bytes, "reduction", memory.reduction));
+    TRY(set_integer(bytes, "activations", memory.activations));
+    TRY(set_integer(bytes, "total", memory.total));
+    TRY(json_value_set(object, "recompute", json_value_new_boolean(memory.recompute)));
+    if (device_memory > 0) TRY(json_value_set(object, "fits", json_value_new_boolean(memory.total <= device_memory)));
+    int64_t trainable = json_value_integer(json_value_get(object, "trainable_parameters"));
+    return set_integer(object, "checkpoint_bytes", 3 * (int64_t)sizeof(float) * trainable);
+}
+
+Status dry_run_print(const Options *options, const Ranks *ranks, const DryRunSettings *settings) {
+    ModelConfig config;
+    DataCount data;
+    JsonValue *object;
+    TRY(model_config_read(options->model.path, &config));
+    TRY(count_data(options, ranks, &data));
+    if (ranks->launch.rank != 0) return STATUS_OK;
+    TRY_ALLOC(object = json_value_new_object());
+    Status status = set_parameters(object, options, &config);
+    if (!status) status = set_plan(object, options, &data, settings);
+    if (!status) status = set_memory(object, options, &config, data.longest, settings->device_memory);
+    return command_print_json(object, status);
+}

@@ -1,0 +1,71 @@
+#include "trainer/evaluation.h"
+
+#include "dist/gradient_reduction.h"
+#include "trainer/batch_stream.h"
+#include "trainer/clock.h"
+
+#include <math.h>
+
+static Status run_micro_batches(Session *session, const Objective *objective, BatchStream *stream, const StepBatch *batch,
+                                GradientReduction *sums) {
+    double waited = 0;
+    for (int64_t i = 0; i < batch->micro_batches; ++i) {
+        PackedBatch packed;
+        double loss = 0;
+        TRY(batch_stream_take(stream, &packed, &waited));
+        ObjectiveInput input = {.batch = &packed, .label_tokens = batch->label_tokens};
+        Status status = objective->forward(session, &input, &loss);
+        packed_batch_free(&packed);
+        if (!status) status = gradient_reduction_add(sums, &loss);
+        TRY(status);
+    }
+    return STATUS_OK;
+}
+
+/* The whole data set is one global batch of the sampler, in order. */
+static Status evaluate_view(Session *session, const Objective *objective, TokenDataset *dataset, DataView *view,
+                            GradientReduction *sums, EvaluationResult *out) {
+    const TrainingOptions *training = &session->options->training;
+    SamplerSettings settings = {.samples = view->mixture.samples,
+                                .global_batch = view->mixture.samples,
+                                .micro_batch_samples = training->per_device_train_batch_size,
+                                .max_tokens = training->max_tokens_per_micro_batch,
+                                .world = session->communicator->world,
+                                .length = data_view_length,
+                                .context = view};
+    BatchStream *stream;
+    StepBatch batch;
+    bool finite;
+    TRY(batch_stream_create(dataset, view, &settings, session->communicator->rank, 0, 1, &stream));
+    Status status = batch_stream_next(stream, &batch);
+    if (!status) status = run_micro_batches(session, objective, stream, &batch, sums);
+    batch_stream_destroy(stream);
+    TRY(communicator_agree(session->communicator, status));
+    TRY(gradient_reduction_finish(sums, &out->loss, &finite));
+    if (!finite) out->loss = NAN;
+    out->perplexity = exp(out->loss);
+    out->samples = batch.samples;
+    out->tokens = batch.tokens;
+    out->label_tokens = batch.label_tokens;
+    return STATUS_OK;
+}
+
+Status evaluate_loss(Session *session, const Objective *objective, TokenDataset *dataset, int64_t max_samples,
+                     EvaluationResult *out) {
+    double start = clock_seconds();
+    int64_t samples = token_dataset_samples(dataset);
+    *out = (EvaluationResult){0};
+    if (samples == 0) INVALID("data.validation: no sample is left to evaluate on");
+    if (max_samples > 0 && max_samples < samples) samples = max_samples;
+    DataView view = {.dataset = dataset};
+    GradientReduction *sums = NULL;
+    double weight = 1.0;
+    TRY(data_mixture_create(&samples, &weight, 1, 0, &view.mixture));
+    Status status = gradient_reduction_create(session->device, session->communicator, REDUCTION_EXACT,
+                                              tensor_1d(NULL, DTYPE_F32, 0), 1, &sums);
+    if (!status) status = evaluate_view(session, objective, dataset, &view, sums, out);
+    gradient_reduction_destroy(sums);
+    data_mixture_free(&view.mixture);
+    out->seconds = clock_seconds() - start;
+    return status;
+}

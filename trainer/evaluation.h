@@ -1,0 +1,18 @@
+/* Loss over a token data set on all ranks, exact: the same bits on any number of ranks. */
+#ifndef TRAINER_EVALUATION_H
+#define TRAINER_EVALUATION_H
+
+#include "io/dataset.h"
+#include "trainer/objectives/objective.h"
+
+typedef struct EvaluationResult {
+    double loss, perplexity;
+    int64_t samples, tokens, label_tokens;
+    double seconds;
+} EvaluationResult;
+
+/* Collective. max_samples 0: all. An empty data set is STATUS_INVALID. */
+Status evaluate_loss(Session *session, const Objective *objective, TokenDataset *dataset, int64_t max_samples,
+                     EvaluationResult *out);
+
+#endif

@@ -1,0 +1,272 @@
+/* One training step, readable from top to bottom: train_step. Around it: evaluation, checkpoints, the guard. */
+#include "trainer/loop.h"
+
+#include "dist/gradient_reduction.h"
+#include "io/log.h"
+#include "trainer/batch_stream.h"
+#include "trainer/clock.h"
+#include "trainer/evaluation.h"
+#include "trainer/optimizer.h"
+#include "trainer/performance.h"
+#include "trainer/progress.h"
+#include "trainer/training_state.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Steps in a row without a finite gradient after which the run is given up. */
+#define MAX_CONSECUTIVE_SKIPS 5
+
+typedef struct Loop {
+    Session *session;
+    TrainingData *data;
+    const Plan *plan;
+    const Objective *objective;
+    GradientReduction *reduction;
+    Optimizer *optimizer;
+    BatchStream *stream;
+    Progress *progress;
+    TrainingState state;
+    bool recompute;
+    int64_t saved_step; /* of the newest checkpoint of this process; -1 none */
+} Loop;
+
+static Status accumulate_micro_batch(Loop *loop, const StepBatch *batch, double *data_seconds) {
+    Session *session = loop->session;
+    PackedBatch packed;
+    double loss = 0;
+    TRY(batch_stream_take(loop->stream, &packed, data_seconds));
+    ObjectiveInput input = {.batch = &packed,
+                            .step = batch->step,
+                            .training = true,
+                            .recompute = loop->recompute,
+                            .label_tokens = batch->label_tokens};
+    Status status = loop->objective->forward(session, &input, &loss);
+    if (!status) status = tape_backward(session->tape);
+    packed_batch_free(&packed);
+    TRY(status);
+    return gradient_reduction_add(loop->reduction, &loss);
+}
+
+static Status clear_gradient(const Parameters *parameters) {
+    return device_fill_zero(parameters->device, parameters->gradient.data, tensor_bytes(parameters->gradient));
+}
+
+/* Applies update updates + 1, or skips it on all ranks alike when the gradient is not finite. */
+static Status apply_update(Loop *loop, bool finite, StepReport *report) {
+    TrainingState *state = &loop->state;
+    const TrainingOptions *training = &loop->session->options->training;
+    double factor = schedule_factor(&loop->plan->schedule, state->updates);
+    report->skipped = !finite;
+    report->grad_norm = NAN;
+    if (finite) {
+        TRY(optimizer_grad_norm(loop->optimizer, &report->grad_norm));
+        TRY(optimizer_step(loop->optimizer, state->updates + 1, factor, report->grad_norm));
+        ++state->updates;
+        state->consecutive_skips = 0;
+    } else {
+        ++state->consecutive_skips;
+    }
+    report->learning_rate = training->learning_rate * schedule_factor(&loop->plan->schedule, state->updates);
+    return clear_gradient(loop->session->parameters);
+}
+
+/* One global batch: micro-batches, reduction, update. */
+static Status train_step(Loop *loop, StepBatch *batch, StepReport *report) {
+    TrainingState *state = &loop->state;
+    bool finite;
+    double start = clock_seconds();
+    *report = (StepReport){.batch = batch};
+    TRY(batch_stream_next(loop->stream, batch));
+    Status status = STATUS_OK;
+    for (int64_t i = 0; i < batch->micro_batches && !status; ++i)
+        status = accumulate_micro_batch(loop, batch, &report->data_seconds);
+    double reduce = clock_seconds();
+    TRY(communicator_agree(loop->session->communicator, status)); /* a rank that failed must not leave the others waiting */
+    TRY(gradient_reduction_finish(loop->reduction, &report->loss, &finite));
+    report->comm_seconds = clock_seconds() - reduce;
+    TRY(apply_update(loop, finite, report));
+    ++state->step;
+    state->epoch_cursor = batch->cursor;
+    state->epoch = (double)state->step / (double)loop->plan->steps_per_epoch;
+    report->step_seconds = clock_seconds() - start;
+    return STATUS_OK;
+}
+
+static Status step_and_report(Loop *loop) {
+    TrainingState *state = &loop->state;
+    StepBatch batch;
+    StepReport report;
+    TRY(train_step(loop, &batch, &report));
+    TRY(progress_step(loop->progress, state, &report));
+    if (!report.skipped) return STATUS_OK;
+    log_info("step %lld: the gradient is not finite; update skipped (%lld in a row)", (long long)state->step,
+             (long long)state->consecutive_skips);
+    return progress_event(loop->progress, state, "skipped", "non-finite gradient");
+}
+
+static Status save(Loop *loop, bool best) {
+    if (loop->saved_step == loop->state.step && !best) return STATUS_OK;
+    TRY(training_state_save(loop->session, &loop->state, best));
+    loop->saved_step = loop->state.step;
+    return STATUS_OK;
+}
+
+/* Evaluates, keeps the best checkpoint, counts patience. *stop: early stopping. */
+static Status evaluate(Loop *loop, bool *stop) {
+    TrainingState *state = &loop->state;
+    const TrainingOptions *training = &loop->session->options->training;
+    EvaluationResult result;
+    TRY(evaluate_loss(loop->session, loop->objective, loop->data->validation, loop->session->options->evaluation.max_samples,
+                      &result));
+    bool best = isfinite(result.loss) && (isnan(state->best_metric) || result.loss < state->best_metric);
+    if (best) {
+        state->best_metric = result.loss;
+        state->best_step = state->step;
+        state->patience = 0;
+    } else {
+        ++state->patience;
+    }
+    TRY(progress_evaluation(loop->progress, state, &result, best));
+    if (best) TRY(save(loop, true));
+    *stop = training->early_stopping_patience > 0 && state->patience >= training->early_stopping_patience;
+    if (*stop) {
+        log_info("stopping early: %lld evaluations without a better eval_loss than %.4f at step %lld", (long long)state->patience,
+                 state->best_metric, (long long)state->best_step);
+        TRY(progress_event(loop->progress, state, "early_stopping", "no better eval_loss"));
+    }
+    return STATUS_OK;
+}
+
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+static Status run_steps(Loop *loop) {
+    TrainingState *state = &loop->state;
+    const TrainingOptions *training = &loop->session->options->training;
+    bool stop = false;
+    while (state->step < loop->plan->total_steps && !stop) {
+        TRY(step_and_report(loop));
+        if (state->consecutive_skips >= MAX_CONSECUTIVE_SKIPS)
+            return status_mark_shared(status_new(STATUS_DIVERGED, __FILE__, __LINE__,
+                                                 "training diverged: %d steps in a row without a finite gradient, the last at "
+                                                 "step %lld; lower training.learning_rate and start again from the last "
+                                                 "checkpoint",
+                                                 MAX_CONSECUTIVE_SKIPS, (long long)state->step));
+        bool last = state->step == loop->plan->total_steps;
+        if (loop->data->validation && (due(state->step, training->eval_steps) || (last && training->eval_steps > 0)))
+            TRY(evaluate(loop, &stop));
+        bool good = state->consecutive_skips == 0; /* else the weights are on their way to divergence: keep the last good file */
+        if (last || stop || (good && due(state->step, training->save_steps))) TRY(save(loop, false));
+    }
+    return STATUS_OK;
+}
+
+/* "auto" keeps activations when one worst-case step fits three quarters of the memory that is free. */
+static Status choose_recompute(Loop *loop) {
+    const Options *options = loop->session->options;
+    const char *choice = options->training.gradient_checkpointing;
+    loop->recompute = strcmp(choice, "full") == 0;
+    if (strcmp(choice, "auto") != 0) return STATUS_OK;
+    int64_t free_bytes = performance_free_memory();
+    int64_t longest = 1, count = options->training.per_device_train_batch_size;
+    for (int64_t i = 0; i < token_dataset_samples(loop->data->train); ++i) {
+        int64_t length = token_dataset_length(loop->data->train, i);
+        if (length > longest) longest = length;
+    }
+    PlanMemory memory;
+    TRY(plan_memory(options, &loop->session->config, (WorstBatch){count, longest, longest - 1}, false, &memory));
+    loop->recompute = memory.activations > free_bytes / 4 * 3 / loop->session->launch->local_world;
+    int32_t any = loop->recompute; /* bits do not depend on it, but ranks should be alike */
+    TRY(loop->session->communicator->ops->max_i32(loop->session->communicator, &any, 1));
+    loop->recompute = any != 0;
+    if (loop->recompute) log_info("gradient_checkpointing = auto: activations are recomputed to save memory");
+    return STATUS_OK;
+}
+
+/* What every step needs, from loop->state on. */
+static Status open_steps(Loop *loop) {
+    Session *session = loop->session;
+    const Options *options = session->options;
+    ReductionKind kind = strcmp(options->training.reduction, "exact") == 0 ? REDUCTION_EXACT : REDUCTION_FLOAT;
+    loop->objective = objective_by_name(options->training.objective);
+    TRY(choose_recompute(loop));
+    TRY(gradient_reduction_create(session->device, session->communicator, kind, session->parameters->gradient, 1,
+                                  &loop->reduction));
+    TRY(optimizer_create(options, session->parameters, session->arena, &loop->optimizer));
+    SamplerSettings settings = {.seed = (uint64_t)options->run.seed,
+                                .shuffle = options->data.shuffle,
+                                .samples = loop->data->view.mixture.samples,
+                                .global_batch = loop->plan->global_batch_size,
+                                .micro_batch_samples = options->training.per_device_train_batch_size,
+                                .max_tokens = options->training.max_tokens_per_micro_batch,
+                                .world = session->communicator->world,
+                                .length = data_view_length,
+                                .context = &loop->data->view};
+    return batch_stream_create(loop->data->train, &loop->data->view, &settings, session->communicator->rank, loop->state.step,
+                               loop->plan->total_steps, &loop->stream);
+}
+
+static Status open_run(Loop *loop, const char *resume) {
+    Session *session = loop->session;
+    bool found = false;
+    double rate = 0;
+    TRY(training_state_resume(session, resume, &loop->state, &found));
+    loop->saved_step = found && strcmp(resume, "auto") == 0 ? loop->state.step : -1;
+    if (found) log_info("continuing from step %lld", (long long)loop->state.step);
+    TRY(open_steps(loop));
+    TRY(performance_matrix_rate(session->device, session->arena, session->parameters->dtype, &rate));
+    return progress_open(session, loop->plan, found ? loop->state.step : -1, rate, &loop->progress);
+}
+
+static void close_loop(Loop *loop) {
+    progress_close(loop->progress);
+    batch_stream_destroy(loop->stream);
+    optimizer_destroy(loop->optimizer);
+    gradient_reduction_destroy(loop->reduction);
+}
+
+/* final.h5: the checkpoint to export. */
+static Status finish(Loop *loop) {
+    const Options *options = loop->session->options;
+    bool best = options->training.load_best_model_at_end && loop->state.best_step >= 0;
+    int64_t step = best ? loop->state.best_step : loop->state.step;
+    Status status = loop->session->communicator->rank == 0 ? training_state_point_final(options, step) : STATUS_OK;
+    TRY(communicator_agree(loop->session->communicator, status));
+    log_info("done after %lld steps; final.h5 is step %lld%s", (long long)loop->state.step, (long long)step,
+             best ? " (best eval_loss)" : "");
+    return STATUS_OK;
+}
+
+Status train_run(Session *session, TrainingData *data, const Plan *plan, const char *resume) {
+    Loop loop = {.session = session, .data = data, .plan = plan, .state = training_state_new()};
+    Status status = communicator_agree(session->communicator, open_run(&loop, resume));
+    if (!status) status = run_steps(&loop);
+    if (!status) status = finish(&loop);
+    close_loop(&loop);
+    return status;
+}
+
+static Status bench_steps(Loop *loop, int64_t steps, BenchResult *out) {
+    StepBatch batch;
+    StepReport report;
+    for (int64_t i = 0; i < steps; ++i) {
+        TRY(train_step(loop, &batch, &report));
+        out->step_seconds[i] = report.step_seconds;
+        if (i == 0) out->first_loss = report.loss;
+        out->last_loss = report.loss;
+        out->tokens += batch.tokens;
+        out->squared_lengths += batch.squared_lengths;
+    }
+    out->arena_peak = (int64_t)arena_peak(loop->session->arena);
+    out->recompute = loop->recompute;
+    return STATUS_OK;
+}
+
+Status train_bench(Session *session, TrainingData *data, const Plan *plan, int64_t steps, BenchResult *out) {
+    Loop loop = {.session = session, .data = data, .plan = plan, .state = training_state_new()};
+    Status status = communicator_agree(session->communicator, open_steps(&loop));
+    if (!status) status = bench_steps(&loop, steps, out);
+    close_loop(&loop);
+    return status;
+}

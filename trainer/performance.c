@@ -1,0 +1,77 @@
+#include "trainer/performance.h"
+
+#include "kernels/ops.h"
+#include "trainer/clock.h"
+
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static double body_weights(const ModelConfig *config) {
+    double sum = 0;
+    for (int kind = 0; kind < LINEAR_KINDS; ++kind) {
+        int64_t out_features, in_features;
+        model_config_linear(config, (LinearKind)kind, &out_features, &in_features);
+        sum += (double)out_features * (double)in_features;
+    }
+    return sum * (double)config->num_hidden_layers;
+}
+
+/* Forward FLOPs of causal attention. */
+static double attention_flops(const ModelConfig *config, double squared_lengths) {
+    return 2.0 * (double)(config->num_attention_heads * config->head_dim) * (double)config->num_hidden_layers * squared_lengths;
+}
+
+double performance_model_flops(const ModelConfig *config, int64_t tokens, double squared_lengths) {
+    double head = (double)config->vocab_size * (double)config->hidden_size;
+    return 4.0 * (body_weights(config) + head) * (double)tokens + 3.0 * attention_flops(config, squared_lengths);
+}
+
+double performance_hardware_flops(const ModelConfig *config, int64_t tokens, double squared_lengths, bool recompute) {
+    double flops = performance_model_flops(config, tokens, squared_lengths);
+    if (recompute) flops += 2.0 * body_weights(config) * (double)tokens + attention_flops(config, squared_lengths);
+    return flops;
+}
+
+static Status time_matmul(Device *device, Arena *arena, Tensor c, Tensor a, Tensor b, double *best) {
+    for (int i = 0; i < 8; ++i) {
+        TRY(device_synchronize(device));
+        double start = clock_seconds();
+        TRY(device->ops->matmul(device, arena, c, a, false, b, true, tensor_absent(), 1.0f, 0.0f));
+        TRY(device_synchronize(device));
+        double seconds = clock_seconds() - start;
+        if (i > 1 && (*best == 0 || seconds < *best)) *best = seconds;
+    }
+    return STATUS_OK;
+}
+
+Status performance_matrix_rate(Device *device, Arena *arena, DType dtype, double *flops_per_second) {
+    int64_t n = device_is_host(device) ? 1024 : 8192;
+    Tensor matrices[3];
+    double best = 0;
+    Status status = STATUS_OK;
+    for (int i = 0; i < 3; ++i) matrices[i] = tensor_2d(NULL, dtype, n, n);
+    for (int i = 0; i < 3 && !status; ++i) {
+        status = arena_allocate(arena, tensor_bytes(matrices[i]), ARENA_HIGH, &matrices[i].data);
+        if (!status) status = device_fill_zero(device, matrices[i].data, tensor_bytes(matrices[i]));
+    }
+    if (!status) status = time_matmul(device, arena, matrices[0], matrices[1], matrices[2], &best);
+    for (int i = 0; i < 3; ++i) arena_release(arena, matrices[i].data);
+    *flops_per_second = best > 0 ? 2.0 * (double)n * (double)n * (double)n / best : 0;
+    return status;
+}
+
+int64_t performance_peak_memory(void) {
+    struct rusage usage;
+    return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
+}
+
+int64_t performance_free_memory(void) {
+    int64_t kilobytes = 0;
+    char line[128];
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %ld kB", &kilobytes) == 1) break;
+    if (file) fclose(file);
+    return kilobytes > 0 ? kilobytes * 1024 : (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
+}

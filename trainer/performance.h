@@ -1,0 +1,22 @@
+/* Work and speed: FLOPs of a step (specification: Megatron-Bridge's LoRA convention, "B"), the device's matrix rate,
+ * memory in use. */
+#ifndef TRAINER_PERFORMANCE_H
+#define TRAINER_PERFORMANCE_H
+
+#include "kernels/arena.h"
+#include "model/model_config.h"
+
+/* Convention B, LoRA on a frozen base: 4 (N_body + V h) per token + 3 * 2 K L times the sum of squared sequence lengths
+ * (causal attention, K = heads * head_dim). N_body: weights of the linears. */
+double performance_model_flops(const ModelConfig *config, int64_t tokens, double squared_lengths);
+/* Hardware FLOPs: B, and with recomputation one more forward pass of body and attention. */
+double performance_hardware_flops(const ModelConfig *config, int64_t tokens, double squared_lengths, bool recompute);
+/* FLOP/s of the backend's own matmul on n^3 (n = 1024 on a CPU, 8192 on a GPU) in dtype, best of some runs. */
+Status performance_matrix_rate(Device *device, Arena *arena, DType dtype, double *flops_per_second);
+/* Largest memory this process has held: resident set on the CPU. */
+int64_t performance_peak_memory(void);
+
+/* Host memory that could still be had: MemAvailable. */
+int64_t performance_free_memory(void);
+
+#endif

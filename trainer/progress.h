@@ -1,0 +1,31 @@
+/* What users see of a run while it goes: metrics.jsonl, TensorBoard, the progress line, the log. Rank 0 only; all functions
+ * do nothing elsewhere. */
+#ifndef TRAINER_PROGRESS_H
+#define TRAINER_PROGRESS_H
+
+#include "trainer/batch_stream.h"
+#include "trainer/evaluation.h"
+#include "trainer/plan.h"
+#include "trainer/training_state.h"
+
+typedef struct Progress Progress;
+
+/* What one step cost and gave; times in seconds. */
+typedef struct StepReport {
+    const StepBatch *batch;
+    double loss, grad_norm, learning_rate;
+    double step_seconds, data_seconds, comm_seconds;
+    bool skipped; /* not finite: no update */
+} StepReport;
+
+/* resume_step -1: a new run. matrix_rate: FLOP/s, for MFU; 0 leaves it out. */
+Status progress_open(const Session *session, const Plan *plan, int64_t resume_step, double matrix_rate, Progress **out);
+void progress_close(Progress *progress);
+/* After every step. Writes a line when the step is a multiple of logging_steps or the last; then the loss window of state
+ * starts anew. Call on all ranks with the same arguments. */
+Status progress_step(Progress *progress, TrainingState *state, const StepReport *report);
+Status progress_evaluation(Progress *progress, const TrainingState *state, const EvaluationResult *result, bool best);
+/* {"step", "event": name, "message"}. */
+Status progress_event(Progress *progress, const TrainingState *state, const char *name, const char *message);
+
+#endif
