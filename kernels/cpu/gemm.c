@@ -132,7 +132,8 @@ static dnnl_status_t create(Gemm *gemm, dnnl_engine_t engine) {
     return status;
 }
 
-/* Built as a program with one thread builds it: a primitive may choose its blocking by the number of threads. */
+/* oneDNN asks OpenMP for the number of threads when it builds a primitive and again when it runs one; inside a parallel
+ * region of a single thread it would find, and use, all of them. */
 static dnnl_status_t create_single_threaded(Gemm *gemm, dnnl_engine_t engine) {
     int threads = omp_get_max_threads();
     omp_set_num_threads(1);
@@ -236,7 +237,10 @@ int gemm_run(MatmulCache *cache, const Gemm *gemm, int thread, const void *a, co
     if (!status) status = dnnl_memory_create(&memory[1], gemm->b, cache->engine, (void *)(uintptr_t)b);
     if (!status) status = dnnl_memory_create(&memory[2], gemm->c, cache->engine, c);
     if (!status) status = dnnl_memory_create(&memory[3], gemm->scratchpad, cache->engine, state->scratchpad);
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1);
     if (!status) status = execute(gemm, state->stream, memory);
+    omp_set_num_threads(threads);
     for (int i = 0; i < 4; ++i)
         if (memory[i]) dnnl_memory_destroy(memory[i]);
     return (int)status;

@@ -1,0 +1,234 @@
+/* Every backward op against central differences of the float64 forward formula.
+ *
+ * With L = sum(output * direction), dL/dx_i is (L(x_i + h) - L(x_i - h)) / 2h. In float64 with h = 1e-5 that is good to about
+ * 1e-9, so what is measured is the fp32 op. A sample of elements is tested per operand. */
+#include "tests/ops/op_cases.h"
+#include "tests/ops/reference.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { SAMPLED = 60 };
+
+/* L as a function of the operands that `context` points to. */
+typedef double (*Objective)(const void *context);
+
+/* Compares the op's gradient with differences of the objective; perturbs operand.host in place. */
+static void check_gradient(Run *run, Objective objective, const void *context, Value operand, Tensor gradient, const char *what) {
+    double *got = run_read(run, gradient);
+    int64_t count = tensor_elements(operand.tensor), step = count / SAMPLED + 1;
+    const double h = 1e-5;
+    double largest = 0;
+    for (int64_t i = 0; i < count; ++i) largest = fmax(largest, fabs(got[i]));
+    for (int64_t i = 0; run->compare && i < count; i += step) {
+        double kept = operand.host[i];
+        operand.host[i] = kept + h;
+        double above = objective(context);
+        operand.host[i] = kept - h;
+        double below = objective(context);
+        operand.host[i] = kept;
+        double expected = (above - below) / (2 * h);
+        if (!(fabs(got[i] - expected) <= 2e-5 * largest + 1e-6))
+            fail_msg("%s: %s[%lld] is %.9g, by differences %.9g", run->label, what, (long long)i, got[i], expected);
+    }
+    free(got);
+}
+
+static double dot(const double *a, const double *b, int64_t count) {
+    double sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
+    return sum;
+}
+
+/* The float64 forward passes are long: shapes beyond this size are left to the direct comparison. */
+static bool small(const Shape *s) { return shape_tokens(s) > 0 && shape_tokens(s) <= 9; }
+
+typedef struct NormContext {
+    Value x, weight, dy;
+    double *y, *rstd;
+    int64_t rows, width;
+} NormContext;
+
+static double norm_objective(const void *context) {
+    const NormContext *c = context;
+    reference_rms_norm_forward(c->y, c->rstd, c->x.host, c->weight.host, 1e-6, c->rows, c->width);
+    return dot(c->y, c->dy.host, c->rows * c->width);
+}
+
+static void rms_norm_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t t = shape_tokens(s), w = s->width;
+    NormContext c = {run_random(run, act, SHAPE2(t, w), 1.0),
+                     run_random(run, act, SHAPE1(w), 1.0),
+                     run_random(run, act, SHAPE2(t, w), 1.0),
+                     calloc((size_t)(t * w), 8),
+                     calloc((size_t)t, 8),
+                     t,
+                     w};
+    double *zeros = calloc((size_t)w, 8);
+    Value dx = run_poisoned(run, act, SHAPE2(t, w)), dweight = run_values(run, DTYPE_F32, SHAPE1(w), zeros);
+    norm_objective(&c);
+    Value rstd = run_values(run, DTYPE_F32, SHAPE1(t), c.rstd);
+    run_succeeds(run, run->device->ops->rms_norm_backward(run->device, run->arena, dx.tensor, false, dweight.tensor, c.dy.tensor,
+                                                          c.x.tensor, c.weight.tensor, rstd.tensor));
+    check_gradient(run, norm_objective, &c, c.x, dx.tensor, "dx");
+    check_gradient(run, norm_objective, &c, c.weight, dweight.tensor, "dweight");
+    free(c.y);
+    free(c.rstd);
+    free(zeros);
+}
+
+typedef struct AttentionContext {
+    Value q, k, v, dout;
+    double *out, *lse;
+    const SequenceLayout *layout;
+    AttentionShape shape;
+} AttentionContext;
+
+static double attention_objective(const void *context) {
+    const AttentionContext *c = context;
+    reference_attention_forward(c->out, c->lse, c->q.host, c->k.host, c->v.host, c->layout, c->shape);
+    return dot(c->out, c->dout.host, tensor_elements(c->q.tensor));
+}
+
+static void attention_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t t = shape_tokens(s), h = s->query_heads, g = s->key_heads, e = s->head_dimension;
+    for (int causal = 0; causal < 2; ++causal) {
+        AttentionContext c = {run_random(run, act, SHAPE3(t, h, e), 1.0),
+                              run_random(run, act, SHAPE3(t, g, e), 1.0),
+                              run_random(run, act, SHAPE3(t, g, e), 1.0),
+                              run_random(run, act, SHAPE3(t, h, e), 1.0),
+                              calloc((size_t)(t * h * e), 8),
+                              calloc((size_t)(t * h), 8),
+                              &run->layout,
+                              {h, g, e, 0.3f, causal}};
+        Value out = run_poisoned(run, act, SHAPE3(t, h, e)), lse = run_poisoned(run, DTYPE_F32, SHAPE2(h, t));
+        Value dq = run_poisoned(run, act, SHAPE3(t, h, e)), dk = run_poisoned(run, act, SHAPE3(t, g, e));
+        Value dv = run_poisoned(run, act, SHAPE3(t, g, e));
+        const Ops *ops = run->device->ops;
+        run_succeeds(run, ops->attention_forward(run->device, run->arena, out.tensor, lse.tensor, c.q.tensor, c.k.tensor,
+                                                 c.v.tensor, &run->layout, c.shape));
+        run_succeeds(run,
+                     ops->attention_backward(run->device, run->arena, dq.tensor, dk.tensor, dv.tensor, c.dout.tensor, out.tensor,
+                                             lse.tensor, c.q.tensor, c.k.tensor, c.v.tensor, &run->layout, c.shape));
+        check_gradient(run, attention_objective, &c, c.q, dq.tensor, "dq");
+        check_gradient(run, attention_objective, &c, c.k, dk.tensor, "dk");
+        check_gradient(run, attention_objective, &c, c.v, dv.tensor, "dv");
+        free(c.out);
+        free(c.lse);
+    }
+}
+
+typedef struct SwigluContext {
+    Value gate, up, dy;
+    double *y;
+} SwigluContext;
+
+static double swiglu_objective(const void *context) {
+    const SwigluContext *c = context;
+    int64_t count = tensor_elements(c->gate.tensor);
+    reference_swiglu_forward(c->y, c->gate.host, c->up.host, count);
+    return dot(c->y, c->dy.host, count);
+}
+
+static void swiglu_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t n = shape_tokens(s) * s->hidden;
+    SwigluContext c = {run_random(run, act, SHAPE1(n), 2.0), run_random(run, act, SHAPE1(n), 1.0),
+                       run_random(run, act, SHAPE1(n), 1.0), calloc((size_t)n, 8)};
+    Value dgate = run_poisoned(run, act, SHAPE1(n)), dup = run_poisoned(run, act, SHAPE1(n));
+    run_succeeds(
+        run, run->device->ops->swiglu_backward(run->device, dgate.tensor, dup.tensor, c.dy.tensor, c.gate.tensor, c.up.tensor));
+    check_gradient(run, swiglu_objective, &c, c.gate, dgate.tensor, "dgate");
+    check_gradient(run, swiglu_objective, &c, c.up, dup.tensor, "dup");
+    free(c.y);
+}
+
+typedef struct LossContext {
+    Value hidden, weight;
+    const int32_t *rows, *labels;
+    double *nll;
+    int64_t count, tokens, width, vocabulary;
+} LossContext;
+
+static const float loss_smoothing = 0.1f, loss_scale = 0.25f;
+
+static double loss_objective(const void *context) {
+    const LossContext *c = context;
+    reference_linear_cross_entropy(c->nll, NULL, NULL, c->hidden.host, c->weight.host, c->rows, c->labels, (double)loss_smoothing,
+                                   1, c->count, c->tokens, c->width, c->vocabulary);
+    double sum = 0;
+    for (int64_t i = 0; i < c->count; ++i) sum += c->nll[i];
+    return sum * (double)loss_scale;
+}
+
+static void loss_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t t = shape_tokens(s), w = s->width, v = s->vocabulary;
+    int32_t rows[9], labels[9];
+    int64_t count = (t + 1) / 2; /* every other row has a label */
+    for (int64_t i = 0; i < count; ++i) rows[i] = (int32_t)(2 * i), labels[i] = (int32_t)((5 * i + 3) % v);
+    LossContext c = {run_random(run, act, SHAPE2(t, w), 1.0),
+                     run_random(run, act, SHAPE2(v, w), 0.5),
+                     rows,
+                     labels,
+                     calloc((size_t)count, 8),
+                     count,
+                     t,
+                     w,
+                     v};
+    double *zeros = calloc((size_t)(v * w), 8);
+    Value nll = run_poisoned(run, DTYPE_F32, SHAPE1(count)), dhidden = run_poisoned(run, act, SHAPE2(t, w));
+    Value dweight = run_values(run, DTYPE_F32, SHAPE2(v, w), zeros);
+    run_succeeds(run, run->device->ops->linear_cross_entropy(run->device, run->arena, nll.tensor, dhidden.tensor, dweight.tensor,
+                                                             c.hidden.tensor, c.weight.tensor, run_indices(run, rows, count),
+                                                             run_indices(run, labels, count), loss_smoothing, loss_scale));
+    check_gradient(run, loss_objective, &c, c.hidden, dhidden.tensor, "dhidden");
+    check_gradient(run, loss_objective, &c, c.weight, dweight.tensor, "dweight");
+    free(c.nll);
+    free(zeros);
+}
+
+typedef struct RopeContext {
+    Value x, dy;
+    double *y, *cos_sin;
+    int64_t tokens, heads, width;
+} RopeContext;
+
+static double rope_objective(const void *context) {
+    const RopeContext *c = context;
+    reference_rope(c->y, c->x.host, c->cos_sin, false, c->tokens, c->heads, c->width);
+    return dot(c->y, c->dy.host, tensor_elements(c->x.tensor));
+}
+
+/* The backward pass of a rotation is the inverse rotation. */
+static void rope_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t t = shape_tokens(s), h = s->query_heads, e = s->head_dimension;
+    RopeContext c = {run_random(run, act, SHAPE3(t, h, e), 1.0),
+                     run_random(run, act, SHAPE3(t, h, e), 1.0),
+                     calloc((size_t)(t * h * e), 8),
+                     calloc((size_t)(t * e), 8),
+                     t,
+                     h,
+                     e};
+    reference_rope_table(c.cos_sin, run->host_indices[1], 10000, t, e);
+    Value table = run_values(run, DTYPE_F32, SHAPE2(t, e), c.cos_sin);
+    Value gradient = run_values(run, act, SHAPE3(t, h, e), c.dy.host);
+    run_succeeds(run, run->device->ops->rope(run->device, gradient.tensor, table.tensor, true));
+    check_gradient(run, rope_objective, &c, c.x, gradient.tensor, "dx");
+    free(c.y);
+    free(c.cos_sin);
+}
+
+const OpCase gradient_cases[] = {
+    {"rms_norm by differences", rms_norm_differences, false}, {"attention by differences", attention_differences, false},
+    {"swiglu by differences", swiglu_differences, false},     {"linear_cross_entropy by differences", loss_differences, false},
+    {"rope by differences", rope_differences, false},         {NULL, NULL, false},
+};

@@ -1,0 +1,273 @@
+/* Ops of the network: norm, rotary positions, attention, gated unit, loss. */
+#include "tests/ops/op_cases.h"
+#include "tests/ops/reference.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static double *new_doubles(int64_t count) { return calloc((size_t)count + 1, sizeof(double)); }
+
+static void rms_norm(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), width = s->width;
+    const float epsilon = 1e-6f;
+    Value x = run_random(run, act, SHAPE2(t, width), 1.5), delta = run_random(run, act, SHAPE2(t, width), 0.5);
+    Value weight = run_random(run, act, SHAPE1(width), 1.0), y = run_poisoned(run, act, SHAPE2(t, width));
+    Value rstd = run_poisoned(run, DTYPE_F32, SHAPE1(t)), sum = run_poisoned(run, act, SHAPE2(t, width));
+    double *expected = new_doubles(t * width), *expected_rstd = new_doubles(t), *expected_sum = new_doubles(t * width);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run, ops->rms_norm_forward(run->device, y.tensor, rstd.tensor, tensor_absent(), x.tensor, tensor_absent(),
+                                            weight.tensor, epsilon));
+    reference_rms_norm_forward(expected, expected_rstd, x.host, weight.host, (double)epsilon, t, width);
+    run_expect(run, y, expected, one_rounding(act), "y");
+    run_expect(run, rstd, expected_rstd, one_rounding(DTYPE_F32), "rstd");
+    run_succeeds(run, ops->rms_norm_forward(run->device, y.tensor, rstd.tensor, sum.tensor, x.tensor, delta.tensor, weight.tensor,
+                                            epsilon));
+    for (int64_t i = 0; i < t * width; ++i) expected_sum[i] = round_to(act, round_to(DTYPE_F32, x.host[i] + delta.host[i]));
+    reference_rms_norm_forward(expected, expected_rstd, expected_sum, weight.host, (double)epsilon, t, width);
+    run_expect(run, sum, expected_sum, (Tolerance){0, 0, 0}, "sum");
+    run_expect(run, y, expected, one_rounding(act), "y of sum");
+    run_expect(run, rstd, expected_rstd, one_rounding(DTYPE_F32), "rstd of sum");
+    free(expected);
+    free(expected_rstd);
+    free(expected_sum);
+}
+
+static void rms_norm_gradient(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), width = s->width;
+    const float epsilon = 1e-5f;
+    Value x = run_random(run, act, SHAPE2(t, width), 1.5), dy = run_random(run, act, SHAPE2(t, width), 1.0);
+    Value weight = run_random(run, act, SHAPE1(width), 1.0), dx = run_poisoned(run, act, SHAPE2(t, width));
+    Value added = run_random(run, act, SHAPE2(t, width), 1.0), dweight = run_random(run, DTYPE_F32, SHAPE1(width), 1.0);
+    double *expected = new_doubles(t * width), *expected_dweight = new_doubles(width), *rstd_host = new_doubles(t);
+    reference_rms_norm_forward(expected, rstd_host, x.host, weight.host, (double)epsilon, t, width);
+    Value rstd = run_values(run, DTYPE_F32, SHAPE1(t), rstd_host);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run, ops->rms_norm_backward(run->device, run->arena, dx.tensor, false, tensor_absent(), dy.tensor, x.tensor,
+                                             weight.tensor, rstd.tensor));
+    run_succeeds(run, ops->rms_norm_backward(run->device, run->arena, added.tensor, true, dweight.tensor, dy.tensor, x.tensor,
+                                             weight.tensor, rstd.tensor));
+    reference_rms_norm_backward(expected, expected_dweight, dy.host, x.host, weight.host, (double)epsilon, t, width);
+    for (int64_t i = 0; i < width; ++i) expected_dweight[i] += dweight.host[i];
+    for (int64_t i = 0; i < t * width; ++i) added.host[i] += expected[i];
+    run_expect(run, dx, expected, one_rounding(act), "dx");
+    run_expect(run, added, added.host, one_rounding(act), "accumulated dx");
+    run_expect(run, dweight, expected_dweight, one_rounding(DTYPE_F32), "dweight");
+    free(expected);
+    free(expected_dweight);
+    free(rstd_host);
+}
+
+static void rope(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), heads = s->query_heads, width = s->head_dimension;
+    Value table = run_poisoned(run, DTYPE_F32, SHAPE2(t, width)), x = run_random(run, act, SHAPE3(t, heads, width), 1.0);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run, ops->rope_table(run->device, table.tensor, run->layout.positions, 1e6f));
+    double *cos_sin = new_doubles(t * width), *turned = new_doubles(t * heads * width), *back = new_doubles(t * heads * width);
+    int32_t *positions = run->host_indices[1];
+    reference_rope_table(cos_sin, positions, 1e6, t, width);
+    run_expect(run, table, cos_sin, (Tolerance){0, 0, 1e-6}, "table");
+    double *stored = run_read(run, table.tensor);
+    run_succeeds(run, ops->rope(run->device, x.tensor, table.tensor, false));
+    reference_rope(turned, x.host, stored, false, t, heads, width);
+    run_expect(run, x, turned, one_rounding(act), "x");
+    for (int64_t i = 0; i < t * heads * width; ++i) turned[i] = round_to(act, turned[i]);
+    run_succeeds(run, ops->rope(run->device, x.tensor, table.tensor, true));
+    reference_rope(back, turned, stored, true, t, heads, width);
+    run_expect(run, x, back, stored_in(act, 4.0), "rotated back"); /* turned may be off by a unit in the last place */
+    free(cos_sin);
+    free(turned);
+    free(back);
+    free(stored);
+}
+
+typedef struct AttentionOperands {
+    Value q, k, v, out, lse, dout;
+    AttentionShape shape;
+    double *expected_out, *expected_lse;
+} AttentionOperands;
+
+static AttentionOperands attention_forward_part(Run *run, const Shape *s, DType act, bool causal) {
+    int64_t t = shape_tokens(s), h = s->query_heads, g = s->key_heads, e = s->head_dimension;
+    AttentionOperands a = {
+        .q = run_random(run, act, SHAPE3(t, h, e), 1.5),
+        .k = run_random(run, act, SHAPE3(t, g, e), 1.5),
+        .v = run_random(run, act, SHAPE3(t, g, e), 1.0),
+        .out = run_poisoned(run, act, SHAPE3(t, h, e)),
+        .lse = run_poisoned(run, DTYPE_F32, SHAPE2(h, t)),
+        .dout = run_random(run, act, SHAPE3(t, h, e), 1.0),
+        .shape = {.query_heads = h, .key_heads = g, .head_dimension = e, .scale = 1.0f / sqrtf((float)e), .causal = causal},
+        .expected_out = new_doubles(t * h * e),
+        .expected_lse = new_doubles(h * t)};
+    run_succeeds(run, run->device->ops->attention_forward(run->device, run->arena, a.out.tensor, a.lse.tensor, a.q.tensor,
+                                                          a.k.tensor, a.v.tensor, &run->layout, a.shape));
+    if (run->compare)
+        reference_attention_forward(a.expected_out, a.expected_lse, a.q.host, a.k.host, a.v.host, &run->layout, a.shape);
+    return a;
+}
+
+/* On the CPU nothing is stored in between; tensor cores store the softmax weights in BF16. */
+static Tolerance attention_tolerance(const Run *run, DType act) {
+    return run->device->kind == BACKEND_CPU ? one_rounding(act) : stored_in(act, 2.0);
+}
+
+static void attention(Run *run, const Shape *s, DType act) {
+    for (int causal = 0; causal < 2; ++causal) {
+        AttentionOperands a = attention_forward_part(run, s, act, causal);
+        run_expect(run, a.out, a.expected_out, attention_tolerance(run, act), causal ? "causal out" : "out");
+        run_expect(run, a.lse, a.expected_lse, (Tolerance){0, 1e-5, 1e-6}, causal ? "causal lse" : "lse");
+        free(a.expected_out);
+        free(a.expected_lse);
+    }
+}
+
+static void attention_gradient(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), h = s->query_heads, g = s->key_heads, e = s->head_dimension;
+    for (int causal = 0; causal < 2; ++causal) {
+        AttentionOperands a = attention_forward_part(run, s, act, causal);
+        Value dq = run_poisoned(run, act, SHAPE3(t, h, e)), dk = run_poisoned(run, act, SHAPE3(t, g, e));
+        Value dv = run_poisoned(run, act, SHAPE3(t, g, e));
+        run_succeeds(run, run->device->ops->attention_backward(run->device, run->arena, dq.tensor, dk.tensor, dv.tensor,
+                                                               a.dout.tensor, a.out.tensor, a.lse.tensor, a.q.tensor, a.k.tensor,
+                                                               a.v.tensor, &run->layout, a.shape));
+        double *expected_q = new_doubles(t * h * e), *expected_k = new_doubles(t * g * e), *expected_v = new_doubles(t * g * e);
+        double *stored_out = run_read(run, a.out.tensor);
+        if (run->compare)
+            reference_attention_backward(expected_q, expected_k, expected_v, a.dout.host, stored_out, a.q.host, a.k.host,
+                                         a.v.host, &run->layout, a.shape);
+        Tolerance score = attention_tolerance(run, act);
+        score.absolute = 4e-7 * sqrt((double)e); /* the first query's exact gradient is zero, a difference of numbers near one */
+        run_expect(run, dq, expected_q, score, causal ? "causal dq" : "dq");
+        run_expect(run, dk, expected_k, score, causal ? "causal dk" : "dk");
+        run_expect(run, dv, expected_v, attention_tolerance(run, act), causal ? "causal dv" : "dv");
+        free(stored_out);
+        free(expected_q);
+        free(expected_k);
+        free(expected_v);
+        free(a.expected_out);
+        free(a.expected_lse);
+    }
+}
+
+static void swiglu(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), n = t * s->hidden;
+    Value gate = run_random(run, act, SHAPE2(t, s->hidden), 4.0), up = run_random(run, act, SHAPE2(t, s->hidden), 1.0);
+    Value dy = run_random(run, act, SHAPE2(t, s->hidden), 1.0), y = run_poisoned(run, act, SHAPE2(t, s->hidden));
+    Value dgate = run_poisoned(run, act, SHAPE2(t, s->hidden)), dup = run_poisoned(run, act, SHAPE2(t, s->hidden));
+    double *expected = new_doubles(n), *expected_gate = new_doubles(n), *expected_up = new_doubles(n);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run, ops->swiglu_forward(run->device, y.tensor, gate.tensor, up.tensor));
+    run_succeeds(run, ops->swiglu_backward(run->device, dgate.tensor, dup.tensor, dy.tensor, gate.tensor, up.tensor));
+    reference_swiglu_forward(expected, gate.host, up.host, n);
+    reference_swiglu_backward(expected_gate, expected_up, dy.host, gate.host, up.host, n);
+    run_expect(run, y, expected, one_rounding(act), "y");
+    run_expect(run, dgate, expected_gate, one_rounding(act), "dgate");
+    run_expect(run, dup, expected_up, one_rounding(act), "dup");
+    run_succeeds(run, ops->swiglu_backward(run->device, gate.tensor, up.tensor, dy.tensor, gate.tensor, up.tensor));
+    run_expect(run, gate, expected_gate, one_rounding(act), "dgate in place");
+    run_expect(run, up, expected_up, one_rounding(act), "dup in place");
+    free(expected);
+    free(expected_gate);
+    free(expected_up);
+}
+
+/* Far out on both sides silu is 0 or the identity, and nothing overflows. */
+static void swiglu_extremes(Run *run, const Shape *s, DType act) {
+    (void)s;
+    const double gate_values[] = {-1e30, -300, -100, -88, 0, 88, 100, 300, 1e30}, ones[] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
+    Value gate = run_values(run, act, SHAPE1(9), gate_values), up = run_values(run, act, SHAPE1(9), ones);
+    Value y = run_poisoned(run, act, SHAPE1(9));
+    run_succeeds(run, run->device->ops->swiglu_forward(run->device, y.tensor, gate.tensor, up.tensor));
+    double *got = run_read(run, y.tensor);
+    for (int i = 1; i < 4; ++i) assert_true(fabs(got[i]) < 1e-30);
+    assert_true(fabs(got[0]) < 1e-6); /* -1e30 times something below 1e-37 */
+    assert_true(got[4] == 0);
+    for (int i = 5; i < 9; ++i) assert_true(got[i] == gate.host[i]);
+    free(got);
+}
+
+typedef struct LossOperands {
+    Value hidden, weight, nll, dhidden, dweight;
+    Tensor rows, labels;
+    int32_t *host_rows, *host_labels;
+    int64_t count;
+} LossOperands;
+
+/* About two thirds of the tokens have a label. */
+static LossOperands loss_operands(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s);
+    LossOperands l = {.host_rows = calloc((size_t)t + 1, 4), .host_labels = calloc((size_t)t + 1, 4)};
+    for (int64_t i = 0; i < t; ++i)
+        if (run_uniform(run) < 0.67 || t == 1) {
+            l.host_rows[l.count] = (int32_t)i;
+            l.host_labels[l.count++] = (int32_t)(run_uniform(run) * (double)s->vocabulary);
+        }
+    l.rows = run_indices(run, l.host_rows, l.count);
+    l.labels = run_indices(run, l.host_labels, l.count);
+    l.hidden = run_random(run, act, SHAPE2(t, s->width), 1.0);
+    l.weight = run_random(run, act, SHAPE2(s->vocabulary, s->width), 2.0 / sqrt((double)s->width));
+    l.nll = run_poisoned(run, DTYPE_F32, SHAPE1(l.count));
+    l.dhidden = run_poisoned(run, act, SHAPE2(t, s->width));
+    l.dweight = run_random(run, DTYPE_F32, SHAPE2(s->vocabulary, s->width), 0.1);
+    return l;
+}
+
+static void check_loss(Run *run, const Shape *s, DType act, float smoothing) {
+    int64_t t = shape_tokens(s), weights = s->vocabulary * s->width;
+    const float scale = 0.03125f;
+    LossOperands l = loss_operands(run, s, act);
+    double *nll = new_doubles(l.count), *dhidden = new_doubles(t * s->width), *dweight = new_doubles(weights);
+    run_succeeds(run,
+                 run->device->ops->linear_cross_entropy(run->device, run->arena, l.nll.tensor, l.dhidden.tensor, l.dweight.tensor,
+                                                        l.hidden.tensor, l.weight.tensor, l.rows, l.labels, smoothing, scale));
+    if (run->compare)
+        reference_linear_cross_entropy(nll, dhidden, dweight, l.hidden.host, l.weight.host, l.host_rows, l.host_labels,
+                                       (double)smoothing, (double)scale, l.count, t, s->width, s->vocabulary);
+    for (int64_t i = 0; i < weights; ++i) dweight[i] += l.dweight.host[i];
+    run_expect(run, l.nll, nll, (Tolerance){0, 1e-5, 1e-6}, "nll");
+    run_expect(run, l.dhidden, dhidden, stored_in(act, 1.0), "dhidden"); /* softmax - target is stored */
+    run_expect(run, l.dweight, dweight, act == DTYPE_BF16 ? (Tolerance){0, 0x1p-7, 0} : one_rounding(DTYPE_F32), "dweight");
+    free(nll);
+    free(dhidden);
+    free(dweight);
+    free(l.host_rows);
+    free(l.host_labels);
+}
+
+static void linear_cross_entropy(Run *run, const Shape *s, DType act) { check_loss(run, s, act, 0.0f); }
+static void linear_cross_entropy_smoothed(Run *run, const Shape *s, DType act) { check_loss(run, s, act, 0.1f); }
+
+/* Evaluation: no gradients, the same losses. */
+static void linear_cross_entropy_evaluation(Run *run, const Shape *s, DType act) {
+    LossOperands l = loss_operands(run, s, act);
+    double *nll = new_doubles(l.count);
+    run_succeeds(run,
+                 run->device->ops->linear_cross_entropy(run->device, run->arena, l.nll.tensor, tensor_absent(), tensor_absent(),
+                                                        l.hidden.tensor, l.weight.tensor, l.rows, l.labels, 0.0f, 1.0f));
+    if (run->compare)
+        reference_linear_cross_entropy(nll, NULL, NULL, l.hidden.host, l.weight.host, l.host_rows, l.host_labels, 0, 1, l.count,
+                                       shape_tokens(s), s->width, s->vocabulary);
+    run_expect(run, l.nll, nll, (Tolerance){0, 1e-5, 1e-6}, "nll");
+    free(nll);
+    free(l.host_rows);
+    free(l.host_labels);
+}
+
+const OpCase network_cases[] = {
+    {"rms_norm", rms_norm, true},
+    {"rms_norm gradient", rms_norm_gradient, true},
+    {"rope", rope, true},
+    {"attention", attention, true},
+    {"attention gradient", attention_gradient, true},
+    {"swiglu", swiglu, true},
+    {"swiglu extremes", swiglu_extremes, true},
+    {"linear_cross_entropy", linear_cross_entropy, true},
+    {"linear_cross_entropy smoothed", linear_cross_entropy_smoothed, true},
+    {"linear_cross_entropy evaluation", linear_cross_entropy_evaluation, true},
+    {NULL, NULL, false},
+};

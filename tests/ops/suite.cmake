@@ -1,0 +1,15 @@
+# Op tests: every op of a backend against the float64 reference, from one table of shapes.
+set(OP_TEST_SOURCES ops/harness.c ops/reference.c ops/op_tests.c ops/linear_cases.c ops/network_cases.c ops/training_cases.c
+                    ops/gradient_cases.c)
+
+function(adamem_op_test name source labels)
+  add_executable(${name} ${source} ${OP_TEST_SOURCES})
+  target_link_libraries(${name} PRIVATE adamem_kernels adamem_io deps::cmocka m)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS "${labels}" TIMEOUT 600)
+endfunction()
+
+adamem_op_test(test_ops ops/test_ops.c unit)
+# oneDNN limited to AVX2 has no bf16 product: the same tests then run over the widening path of such machines.
+add_test(NAME test_ops_widened COMMAND test_ops)
+set_tests_properties(test_ops_widened PROPERTIES LABELS unit TIMEOUT 600 ENVIRONMENT "DNNL_MAX_CPU_ISA=AVX2;ONEDNN_MAX_CPU_ISA=AVX2")
