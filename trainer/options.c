@@ -17,7 +17,7 @@ static const ConfigOption source_options[] = {
     {"path", CONFIG_STRING, AT(path), NULL, .help = "JSON lines file, plain, .gz or .zst"},
     {"format", CONFIG_CHOICE, AT(format), NULL, .choices = FORMATS, .later = FORMATS_LATER,
      .help = "which fields the lines have"},
-    {"weight", CONFIG_REAL, AT(weight), "1.0", 1e-6, 1e6, .help = "how often each sample is taken per epoch"},
+    {"weight", CONFIG_REAL, AT(weight), "1.0", 0, 1e6, .help = "times each sample is taken per epoch; 0: never"},
 };
 #undef AT
 static const ConfigTable source_table = {source_options, COUNT(source_options), sizeof(DataSource)};
@@ -88,7 +88,7 @@ static const ConfigOption all_options[] = {
     {"data.max_zero_label_fraction", CONFIG_REAL, AT(data.max_zero_label_fraction), "0.01", 0, 1,
      .help = "fail when more samples than this have nothing to learn from"},
     {"data.cache_dir", CONFIG_STRING, AT(data.cache_dir), "",
-     .help = "where prepared token data sets lie; empty: in run.output_dir"},
+     .help = "where prepared token data sets lie; empty: \"cache\" in run.output_dir"},
 
     {"training.objective", CONFIG_CHOICE, AT(training.objective), "sft", .choices = "sft",
      .later = "memory_pretrain|memory_task|ideal", .help = "sft: cross-entropy on the labels"},
