@@ -158,8 +158,12 @@ static inline int row_threads(int64_t packs, int most) {
     return (int)(threads < most ? threads : most);
 }
 
-/* A tensor seen as [rows, columns]: columns = last dimension. */
-static inline int64_t row_count(Tensor t) { return tensor_as_rows(t).shape[0]; }
+/* A tensor seen as [rows, columns]: columns = last dimension. Unlike tensor_as_rows it keeps the rows of an empty row. */
+static inline int64_t row_count(Tensor t) {
+    int64_t rows = 1;
+    for (int i = 0; i + 1 < t.dimensions; ++i) rows *= t.shape[i];
+    return rows;
+}
 static inline int64_t column_count(Tensor t) { return t.shape[t.dimensions - 1]; }
 
 /* Grid of a one-dimensional kernel with one work item per thread. CUDA allows 2^31 - 1 blocks in x. */

@@ -200,13 +200,12 @@ static Status scale_and_bias(CudaContext *context, Tensor c, Tensor bias, int64_
 
 static Status make_key(MatmulKey *key, Tensor c, Tensor a, int64_t a_stride, bool transpose_a, Tensor b, bool transpose_b,
                        Tensor bias) {
-    const Tensor a_rows = tensor_as_rows(a), b_rows = tensor_as_rows(b);
     memset(key, 0, sizeof *key);
     if (a.dtype != b.dtype || (a.dtype != DTYPE_F32 && a.dtype != DTYPE_BF16) || (c.dtype != DTYPE_F32 && c.dtype != a.dtype))
         FAIL("matmul: dtypes %d, %d to %d are not implemented", (int)a.dtype, (int)b.dtype, (int)c.dtype);
-    key->m = a_rows.shape[transpose_a ? 1 : 0];
-    key->k = a_rows.shape[transpose_a ? 0 : 1];
-    key->n = b_rows.shape[transpose_b ? 0 : 1];
+    key->m = transpose_a ? column_count(a) : row_count(a);
+    key->k = transpose_a ? row_count(a) : column_count(a);
+    key->n = transpose_b ? row_count(b) : column_count(b);
     key->a_stride = a_stride;
     key->alignment_a = alignment_of(a.data);
     key->alignment_b = alignment_of(b.data);
