@@ -16,24 +16,26 @@ typedef struct SafetensorsEntry {
     const char *dtype; /* "F32", "BF16", "F16", "I64", ... */
     int dimensions;
     int64_t shape[SAFETENSORS_MAX_DIMENSIONS];
-    const void *data; /* mapped, read-only, little-endian, row-major */
+    const void *data; /* mapped, read-only, little-endian, row-major; not aligned in files of mixed dtypes */
     int64_t bytes;
 } SafetensorsEntry;
 
 typedef struct Safetensors Safetensors;
 
 /* path: a .safetensors file, a model.safetensors.index.json, or a directory that holds model.safetensors, an index, or
- * adapter_model.safetensors. Errors are STATUS_INVALID and name the file and the tensor. */
+ * adapter_model.safetensors. An index rules: of its shards, which must lie beside it, the tensors that it lists are seen.
+ * Errors are STATUS_INVALID and name the file and the tensor. */
 Status safetensors_open(const char *path, Safetensors **out);
 void safetensors_close(Safetensors *file); /* unmaps; accepts NULL */
 size_t safetensors_count(const Safetensors *file);
-const SafetensorsEntry *safetensors_at(const Safetensors *file, size_t index); /* sorted by name */
+const SafetensorsEntry *safetensors_at(const Safetensors *file, size_t index);       /* sorted by name */
 const SafetensorsEntry *safetensors_find(const Safetensors *file, const char *name); /* NULL when absent */
 /* Member of the header's __metadata__; NULL when absent. */
 const char *safetensors_metadata(const Safetensors *file, const char *key);
 size_t safetensors_dtype_bytes(const char *dtype); /* 0 when unknown */
-/* SHA-256 over names, dtypes, shapes and bytes of all tensors in name order: the base model's fingerprint. Reads the
- * headers and, of each tensor, its first and last 64 KiB, so that it costs milliseconds on any size. */
+/* SHA-256 over names, dtypes, shapes and bytes of all tensors in name order (io/tensor_digest.h): the base model's
+ * fingerprint. Of a tensor above 128 KiB only the first and last 64 KiB, so that it costs a fraction of a second on any
+ * size. */
 Status safetensors_fingerprint(const Safetensors *file, char hex[65]);
 
 /* Writes entries (given order, names unique) with __metadata__ {"format": "pt"} to path, atomically. The bytes of an

@@ -1,4 +1,5 @@
 /* adamem inspect and adamem plot, called as main calls them, with standard output caught. */
+#include "io/dataset_writer.h"
 #include "io/file.h"
 #include "io/json_value.h"
 #include "io/safetensors.h"
@@ -129,6 +130,31 @@ static void describes_safetensors_and_models(void **state) {
     json_value_free(model);
 }
 
+static void describes_a_token_dataset(void **state) {
+    (void)state;
+    static const int32_t ids[4] = {5, 6, 7, 8}, labels[4] = {-100, 6, 7, -100};
+    char key[65] = {0}, *name;
+    memset(key, 'a', 64);
+    assert_ok(file_make_directories(in_directory("data")));
+    SampleList list = {0};
+    assert_ok(sample_list_add(&list, ids, labels, 4));
+    assert_ok(sample_list_add(&list, ids, labels, 2));
+    assert_ok(dataset_part_name(0, 0, &name));
+    assert_ok(dataset_part_write(in_directory("data"), name, key, &list, 0));
+    DatasetPart part = {list.counts, 0};
+    const DatasetSource source = {"lines.jsonl", "tokens", &part, 1};
+    assert_ok(dataset_manifest_write(in_directory("data"), key, &source, 1));
+    JsonValue *object = inspect(in_directory("data"));
+    assert_member(object, "kind", "\"token_dataset\"");
+    assert_member(object, "samples", "2");
+    assert_member(object, "tokens", "6");
+    assert_member(object, "label_tokens", "3");
+    assert_member(object, "longest", "4");
+    json_value_free(object);
+    sample_list_free(&list);
+    free(name);
+}
+
 static void refuses_what_it_does_not_know(void **state) {
     (void)state;
     Text out = {0};
@@ -196,11 +222,9 @@ static void names_the_package_when_gnuplot_is_missing(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(describes_a_checkpoint),
-        cmocka_unit_test(describes_safetensors_and_models),
-        cmocka_unit_test(refuses_what_it_does_not_know),
-        cmocka_unit_test(draws_svg_and_png),
-        cmocka_unit_test(names_the_package_when_gnuplot_is_missing),
+        cmocka_unit_test(describes_a_checkpoint),    cmocka_unit_test(describes_safetensors_and_models),
+        cmocka_unit_test(describes_a_token_dataset), cmocka_unit_test(refuses_what_it_does_not_know),
+        cmocka_unit_test(draws_svg_and_png),         cmocka_unit_test(names_the_package_when_gnuplot_is_missing),
     };
     return cmocka_run_group_tests_name("inspect and plot", tests, make_directory, remove_directory);
 }
