@@ -212,6 +212,7 @@ void run_expect(Run *run, Value value, const double *expected, Tolerance toleran
         for (int64_t i = 0; i < rows.shape[1]; ++i) largest = fmax(largest, fabs(e[i]));
         for (int64_t i = 0; i < rows.shape[1]; ++i) {
             double allowed = tolerance.relative * fabs(e[i]) + tolerance.of_row * largest + tolerance.absolute;
+            if (allowed > 0) run->worst = fmax(run->worst, fabs(g[i] - e[i]) / allowed);
             if (!(fabs(g[i] - e[i]) <= allowed)) /* NaN fails */
                 fail_msg("%s: %s[%lld, %lld] is %.9g, expected %.9g, allowed error %.3g", run->label, what, (long long)r,
                          (long long)i, g[i], e[i], allowed);

@@ -29,6 +29,7 @@ typedef struct Run {
     const char *label; /* "matmul F32 odd" for messages */
     bool compare;      /* false: only the transcript is wanted */
     uint64_t random, transcript;
+    double worst; /* largest error so far as a share of what was allowed */
     SequenceLayout layout;
     Value values[MAX_VALUES];
     int count;

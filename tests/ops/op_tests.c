@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +31,7 @@ typedef struct Parameter {
 
 static void run_case(void **state) {
     const Parameter *p = *state;
+    double worst = 0;
     for (int s = 0; s < SHAPES; ++s) {
         uint64_t transcript = 0;
         for (int repeat = 0; repeat < REPEATS; ++repeat) {
@@ -40,9 +42,11 @@ static void run_case(void **state) {
             p->op->body(&run, &shapes[s], p->act);
             run_close(&run);
             if (repeat == 0) transcript = run.transcript;
+            worst = fmax(worst, run.worst);
             if (run.transcript != transcript) fail_msg("%s: other bits than on %s", label, p->devices[0]->name);
         }
     }
+    if (worst > 0) print_message("max_error %s %.3f\n", p->name, worst); /* as a share of what is allowed */
 }
 
 static int add_cases(Parameter *parameters, int count, const OpCase *cases, Device **devices) {
@@ -55,7 +59,7 @@ static int add_cases(Parameter *parameters, int count, const OpCase *cases, Devi
     return count;
 }
 
-int run_op_tests(BackendKind kind) {
+int run_op_tests(BackendKind kind, const Ops *ops) {
     Device *devices[REPEATS] = {NULL};
     for (int i = 0; i < REPEATS; ++i) {
         Status status = device_open(kind, 0, i + 1, &devices[i]); /* threads 1, 2, 3, 4; a GPU has no use for the number */
@@ -64,6 +68,7 @@ int run_op_tests(BackendKind kind) {
             status_free(status);
             return 1;
         }
+        if (ops) devices[i]->ops = ops;
     }
     static Parameter parameters[MAX_CASES];
     static struct CMUnitTest tests[MAX_CASES];
