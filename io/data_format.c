@@ -22,6 +22,11 @@ bool data_format_needs_tokenizer(const char *name) {
     return family && family != &data_format_tokens;
 }
 
+bool data_format_takes_template(const char *name) {
+    const DataFormatFamily *family = find_family(name);
+    return family && family->prompt;
+}
+
 static Status unknown_format(const char *name) {
     Text known = {0};
     Status status = STATUS_OK;

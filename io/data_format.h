@@ -32,6 +32,8 @@ Status data_format_create(const DataFormatSettings *settings, DataFormat **out);
 void data_format_destroy(DataFormat *format);
 /* False for "tokens" (and for names that are no format). */
 bool data_format_needs_tokenizer(const char *format);
+/* False for chat, text and tokens (and for names that are no format). */
+bool data_format_takes_template(const char *format);
 /* Appends the samples of one record. Errors name the field, not file and line: the caller knows those. */
 Status data_format_convert(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out);
 /* The template in force, as written: settings or the format's default; "" where there is none. Borrowed. */

@@ -26,9 +26,13 @@ static void hash_string(Sha256 *hash, const char *string) {
 
 static void hash_integer(Sha256 *hash, int64_t value) { sha256_update(hash, &value, sizeof value); }
 
+/* Configured templates are for the sources that take one; beside such a source the others go without. */
 static Status create_format(const PrepareSettings *settings, const PrepareSource *source, DataFormat **out) {
     DataFormatSettings format = settings->format;
     format.format = source->format;
+    bool used = false;
+    for (int64_t i = 0; i < settings->source_count; ++i) used |= data_format_takes_template(settings->sources[i].format);
+    if (used && !data_format_takes_template(source->format)) format.prompt_template = format.completion_template = "";
     return data_format_create(&format, out);
 }
 

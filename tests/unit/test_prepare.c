@@ -223,6 +223,22 @@ static void content_depends_on_neither_ranks_nor_threads(void **state) {
     }
 }
 
+static void a_template_is_for_the_sources_that_take_one(void **state) {
+    World *world = *state;
+    const PrepareSource sources[] = {{world->pairs, NULL, "prompt_completion"}, {world->text, NULL, "text"}};
+    char key[65], other[65];
+    PrepareSettings settings = settings_of(world, sources, 2);
+    assert_null(prepare_key(&settings, key));
+    settings.format.prompt_template = "Q: {prompt}";
+    assert_null(prepare_key(&settings, other));
+    assert_string_not_equal(key, other);
+    settings.sources = &sources[1];
+    settings.source_count = 1;
+    Status status = prepare_key(&settings, other);
+    assert_non_null(strstr(status_message(status), "data.prompt_template: format text takes no template"));
+    status_free(status);
+}
+
 static void what_stands_is_kept_and_damage_is_repaired(void **state) {
     World *world = *state;
     const PrepareSource source = {world->text, NULL, "text"};
@@ -407,6 +423,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_killed_preparation_continues_to_the_same_content, set_up, tear_down),
         cmocka_unit_test_setup_teardown(content_depends_on_neither_ranks_nor_threads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_template_is_for_the_sources_that_take_one, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_stands_is_kept_and_damage_is_repaired, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_key_follows_content_and_settings_only, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_broken_record_names_file_and_line, set_up, tear_down),

@@ -18,7 +18,7 @@
 #include <unistd.h>
 
 static const char key[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
-enum { PARTS = 40, SOURCES = 2, MAXIMUM_LENGTH = 40 };
+enum { PARTS = 18 /* of both sources together more than the reader keeps open */, SOURCES = 2, MAXIMUM_LENGTH = 40 };
 
 typedef struct World {
     char directory[64];
