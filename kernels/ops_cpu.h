@@ -12,7 +12,10 @@ typedef struct CpuBackend {
     void (*close)(void *context);
 } CpuBackend;
 
-/* Backend for this machine; NULL and *why (static) when the CPU is too old. */
+/* Backend number `index` of those that run on this machine, best first; NULL past the last. Their contexts are alike, so
+ * that a test may put the ops of a lower level on an open device. */
+const CpuBackend *cpu_backend_supported(int index);
+/* The best of them; NULL and *why (static) when the CPU is too old. */
 const CpuBackend *cpu_backend_select(const char **why);
 
 #endif

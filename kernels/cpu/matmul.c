@@ -11,7 +11,7 @@
 
 #include <omp.h>
 
-enum { TILE_M = 256, TILE_N = 128, MIN_TILE_M = 64, MIN_TILE_N = 64, ENOUGH_TILES = 32 };
+enum { TILE_M = 256, TILE_N = 128, MIN_TILE_M = 64, MIN_TILE_N = 64, ENOUGH_TILES = 24 };
 /* From here on a panel of b no longer fits the cache: it should be read once. */
 enum { LONG_K = 8192 };
 /* Columns of the long sum per step where bf16 operands are widened to fp32 tile by tile. */

@@ -15,7 +15,7 @@ typedef struct OpCase {
 extern const OpCase linear_cases[], network_cases[], training_cases[], gradient_cases[]; /* each ends with a NULL name */
 
 /* Runs every case on a backend: against the reference, and again with other thread counts (CPU) or once more (CUDA) for the
- * same bits. Returns the number of failed tests. */
-int run_op_tests(BackendKind kind);
+ * same bits. ops: NULL, or the table to use instead of the device's own. Returns the number of failed tests. */
+int run_op_tests(BackendKind kind, const Ops *ops);
 
 #endif

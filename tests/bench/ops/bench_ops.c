@@ -1,0 +1,247 @@
+/* Times every op at the shapes of Qwen2.5-0.5B, 512 tokens: bench_ops [cpu|cuda] [threads].
+ *
+ * The best of many calls is printed with GFLOP/s (2 M N K per product; attention counts the causal half) and GB/s (every operand
+ * once), beside the matrix rate of the same device in the same run. */
+#include "kernels/ops.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { T = 512, D = 896, F = 4864, H = 14, G = 2, E = 64, V = 151936, R = 16, LABELS = 128, MAX_BUFFERS = 64 };
+
+typedef struct Bench {
+    Device *device;
+    Arena *arena;
+    DType act;
+    SequenceLayout layout;
+    Tensor x, dx, gate, up, hidden_gradient, q, k, v, out, dout, dq, dk, dv, lse, rstd, cos_sin, weight, head, rows, labels, nll;
+    Tensor fp32, moment1, moment2, fixed, flag, result, copy, scalar_gradient;
+    Tensor a, b, c; /* of the product being timed */
+    bool transpose_a, transpose_b;
+    float beta;
+    void *buffers[MAX_BUFFERS];
+    int buffer_count;
+} Bench;
+
+static void check(Status status) {
+    if (!status) return;
+    fprintf(stderr, "bench_ops: %s (%s)\n", status_message(status), status_positions(status));
+    exit(status_exit_code(status));
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Filled with values in [-1, 1). */
+static Tensor make(Bench *b, DType dtype, int dimensions, int64_t n0, int64_t n1, int64_t n2) {
+    Tensor t = {.dtype = dtype, .dimensions = dimensions, .shape = {n0, n1, n2, 1}};
+    int64_t count = tensor_elements(t);
+    unsigned char *host = calloc(1, tensor_bytes(t));
+    uint32_t random = 12345;
+    for (int64_t i = 0; i < count && (dtype == DTYPE_F32 || dtype == DTYPE_BF16); ++i) {
+        random = random * 1664525u + 1013904223u;
+        float x = (float)(random >> 8) * 0x1p-23f - 1.0f;
+        uint32_t bits;
+        memcpy(&bits, &x, 4);
+        if (dtype == DTYPE_F32)
+            memcpy(host + 4 * i, &bits, 4);
+        else
+            memcpy(host + 2 * i, (char *)&bits + 2, 2);
+    }
+    check(device_allocate(b->device, tensor_bytes(t), &t.data));
+    check(device_upload(b->device, t.data, host, tensor_bytes(t)));
+    free(host);
+    b->buffers[b->buffer_count++] = t.data;
+    return t;
+}
+
+static Tensor indices(Bench *b, int64_t count, int64_t first, int64_t step, int64_t modulus) {
+    Tensor t = make(b, DTYPE_I32, 1, count, 1, 1);
+    int32_t *host = calloc((size_t)count, sizeof *host);
+    for (int64_t i = 0; i < count; ++i) host[i] = (int32_t)((first + i * step) % modulus);
+    check(device_upload(b->device, t.data, host, tensor_bytes(t)));
+    free(host);
+    return t;
+}
+
+typedef void (*Call)(Bench *b);
+
+static double seconds_per_call(Bench *b, Call call) {
+    double best = 1e30, start = now();
+    call(b); /* builds primitives, touches memory */
+    check(device_synchronize(b->device));
+    for (int i = 0; i < 5 || (i < 200 && now() - start < 1.0); ++i) {
+        double begin = now();
+        call(b);
+        check(device_synchronize(b->device));
+        double seconds = now() - begin;
+        if (seconds < best) best = seconds;
+    }
+    return best;
+}
+
+static void report(Bench *b, const char *name, Call call, double flops, double bytes) {
+    double seconds = seconds_per_call(b, call);
+    printf("%-38s %-4s %10.3f ms %10.1f GFLOP/s %8.1f GB/s\n", name, b->act == DTYPE_BF16 ? "bf16" : "fp32", 1e3 * seconds,
+           flops / seconds / 1e9, bytes / seconds / 1e9);
+    fflush(stdout);
+}
+
+/* ---- products ---- */
+
+static void product(Bench *b) {
+    check(b->device->ops->matmul(b->device, b->arena, b->c, b->a, b->transpose_a, b->b, b->transpose_b, tensor_absent(), 1.0f,
+                                 b->beta));
+}
+
+/* c[m,n] (+)= op(a) op(b), c of the activation type, or F32 for weight gradients. */
+static void bench_product(Bench *b, const char *name, int64_t m, int64_t n, int64_t k, bool transpose_a, bool transpose_b,
+                          float beta) {
+    int first = b->buffer_count;
+    b->a = transpose_a ? make(b, b->act, 2, k, m, 1) : make(b, b->act, 2, m, k, 1);
+    b->b = transpose_b ? make(b, b->act, 2, n, k, 1) : make(b, b->act, 2, k, n, 1);
+    b->c = make(b, transpose_a ? DTYPE_F32 : b->act, 2, m, n, 1);
+    b->transpose_a = transpose_a;
+    b->transpose_b = transpose_b;
+    b->beta = beta;
+    double bytes = (double)(tensor_bytes(b->a) + tensor_bytes(b->b)) + (beta != 0 ? 2.0 : 1.0) * (double)tensor_bytes(b->c);
+    report(b, name, product, 2.0 * (double)m * (double)n * (double)k, bytes);
+    while (b->buffer_count > first) device_release(b->device, b->buffers[--b->buffer_count]);
+}
+
+static void bench_products(Bench *b) {
+    bench_product(b, "matrix rate 2048^3", 2048, 2048, 2048, false, false, 0);
+    bench_product(b, "q_proj/o_proj 512x896x896", T, D, D, false, true, 0);
+    bench_product(b, "k_proj/v_proj 512x128x896", T, 128, D, false, true, 0);
+    bench_product(b, "gate/up_proj 512x4864x896", T, F, D, false, true, 0);
+    bench_product(b, "down_proj 512x896x4864", T, D, F, false, true, 0);
+    bench_product(b, "dx of gate/up 512x896x4864", T, D, F, false, false, 1);
+    bench_product(b, "dx of down 512x4864x896", T, F, D, false, false, 0);
+    bench_product(b, "dx of q/o 512x896x896", T, D, D, false, false, 1);
+    bench_product(b, "lora A x 512x16x896", T, R, D, false, true, 0);
+    bench_product(b, "lora A x 512x16x4864", T, R, F, false, true, 0);
+    bench_product(b, "lora B += 512x896x16", T, D, R, false, true, 1);
+    bench_product(b, "lora B += 512x4864x16", T, F, R, false, true, 1);
+    bench_product(b, "lora dy B 512x16x4864", T, R, F, false, false, 0);
+    bench_product(b, "lora dx += 512x4864x16", T, F, R, false, false, 1);
+    bench_product(b, "lora dA 16x896x512", R, D, T, true, false, 1);
+    bench_product(b, "lora dA 16x4864x512", R, F, T, true, false, 1);
+    bench_product(b, "lora dB 896x16x512", D, R, T, true, false, 1);
+    bench_product(b, "lora dB 4864x16x512", F, R, T, true, false, 1);
+    bench_product(b, "dW of q/o 896x896x512", D, D, T, true, false, 1);
+    bench_product(b, "dW of gate/up 4864x896x512", F, D, T, true, false, 1);
+}
+
+/* ---- the other ops ---- */
+
+static const AttentionShape attention_shape = {H, G, E, 0.125f, true};
+#define OPS b->device->ops
+
+static void norm_forward(Bench *b) {
+    check(OPS->rms_norm_forward(b->device, b->dx, b->rstd, b->hidden_gradient, b->x, b->x, b->weight, 1e-6f));
+}
+static void norm_backward(Bench *b) {
+    check(OPS->rms_norm_backward(b->device, b->arena, b->dx, false, tensor_absent(), b->x, b->x, b->weight, b->rstd));
+}
+static void rope(Bench *b) { check(OPS->rope(b->device, b->q, b->cos_sin, false)); }
+static void attention_forward(Bench *b) {
+    check(OPS->attention_forward(b->device, b->arena, b->out, b->lse, b->q, b->k, b->v, &b->layout, attention_shape));
+}
+static void attention_backward(Bench *b) {
+    check(OPS->attention_backward(b->device, b->arena, b->dq, b->dk, b->dv, b->dout, b->out, b->lse, b->q, b->k, b->v, &b->layout,
+                                  attention_shape));
+}
+static void swiglu_forward(Bench *b) { check(OPS->swiglu_forward(b->device, b->up, b->gate, b->gate)); }
+static void swiglu_backward(Bench *b) { check(OPS->swiglu_backward(b->device, b->up, b->up, b->gate, b->gate, b->gate)); }
+static void loss(Bench *b) {
+    check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, b->dx, tensor_absent(), b->x, b->head, b->rows, b->labels, 0.0f,
+                                    0.01f));
+}
+static void evaluation_loss(Bench *b) {
+    check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, tensor_absent(), tensor_absent(), b->x, b->head, b->rows,
+                                    b->labels, 0.0f, 1.0f));
+}
+static void dropout(Bench *b) { check(OPS->dropout(b->device, b->dx, false, b->x, &b->layout, (Dropout){.p = 0.1f, .seed = 1})); }
+static void embedding(Bench *b) { check(OPS->embedding_forward(b->device, b->dx, b->head, b->rows)); }
+static void cast(Bench *b) { check(OPS->cast(b->device, b->copy, b->fp32)); }
+static void add(Bench *b) { check(OPS->add(b->device, b->gate, b->up, 1e-9f)); }
+static void column_sum(Bench *b) { check(OPS->column_sum(b->device, b->arena, b->scalar_gradient, b->gate)); }
+static void fixed_accumulate(Bench *b) { check(OPS->fixed_point_accumulate(b->device, b->fixed, b->flag, b->fp32)); }
+static void fixed_convert(Bench *b) { check(OPS->fixed_point_convert(b->device, b->fp32, b->fixed)); }
+static void sum_squares(Bench *b) { check(OPS->sum_squares(b->device, b->arena, b->result, b->fp32)); }
+static void adamw(Bench *b) {
+    AdamWSettings s = {1e-4f, 0.9f, 0.999f, 1e-8f, 0.01f, 1.0f, 10};
+    check(OPS->adamw(b->device, b->fp32, b->moment1, b->moment2, b->copy, b->moment1, s));
+}
+
+enum { PARAMETERS = 8800000 }; /* adapters of r = 16 on all seven projections */
+
+static void make_operands(Bench *b) {
+    static const int32_t offsets[2] = {0, T};
+    DType act = b->act;
+    b->layout = (SequenceLayout){.tokens = T, .sequences = 1, .longest = T, .host_offsets = offsets};
+    b->layout.positions = indices(b, T, 0, 1, T).data;
+    b->layout.sample_of_token = indices(b, T, 7, 0, T).data;
+    b->layout.offsets = indices(b, 2, 0, T, 2 * T).data;
+    b->x = make(b, act, 2, T, D, 1), b->dx = make(b, act, 2, T, D, 1), b->hidden_gradient = make(b, act, 2, T, D, 1);
+    b->gate = make(b, act, 2, T, F, 1), b->up = make(b, act, 2, T, F, 1), b->weight = make(b, act, 1, D, 1, 1);
+    b->q = make(b, act, 3, T, H, E), b->out = make(b, act, 3, T, H, E), b->dout = make(b, act, 3, T, H, E);
+    b->k = make(b, act, 3, T, G, E), b->v = make(b, act, 3, T, G, E), b->dq = make(b, act, 3, T, H, E);
+    b->dk = make(b, act, 3, T, G, E), b->dv = make(b, act, 3, T, G, E), b->lse = make(b, DTYPE_F32, 2, H, T, 1);
+    b->rstd = make(b, DTYPE_F32, 1, T, 1, 1), b->cos_sin = make(b, DTYPE_F32, 2, T, E, 1), b->head = make(b, act, 2, V, D, 1);
+    b->rows = indices(b, LABELS, 0, T / LABELS, T), b->labels = indices(b, LABELS, 5, 997, V);
+    b->nll = make(b, DTYPE_F32, 1, LABELS, 1, 1), b->scalar_gradient = make(b, DTYPE_F32, 1, F, 1, 1);
+    b->fp32 = make(b, DTYPE_F32, 1, PARAMETERS, 1, 1), b->moment1 = make(b, DTYPE_F32, 1, PARAMETERS, 1, 1);
+    b->moment2 = make(b, DTYPE_F32, 1, PARAMETERS, 1, 1), b->copy = make(b, DTYPE_BF16, 1, PARAMETERS, 1, 1);
+    b->fixed = make(b, DTYPE_I64, 1, PARAMETERS, 1, 1), b->flag = make(b, DTYPE_I32, 1, 1, 1, 1);
+    b->result = make(b, DTYPE_F64, 1, 1, 1, 1);
+}
+
+static void bench_others(Bench *b) {
+    double act = (double)dtype_bytes(b->act), td = (double)T * D, tf = (double)T * F, n = PARAMETERS;
+    double scores = 0.5 * (double)T * T * H * E * 2; /* one product of the causal half */
+    report(b, "rms_norm_forward with residual", norm_forward, 6 * td, 4 * td * act);
+    report(b, "rms_norm_backward", norm_backward, 10 * td, 3 * td * act);
+    report(b, "rope q", rope, 3 * td, 2 * td * act);
+    report(b, "attention_forward", attention_forward, 2 * scores, 2.3 * td * act);
+    report(b, "attention_backward", attention_backward, 5 * scores, 4.6 * td * act);
+    report(b, "swiglu_forward", swiglu_forward, 10 * tf, 3 * tf * act);
+    report(b, "swiglu_backward", swiglu_backward, 15 * tf, 5 * tf * act);
+    report(b, "linear_cross_entropy 128 labels", loss, 4.0 * LABELS * V * D, 2.0 * (double)V * D * act);
+    report(b, "linear_cross_entropy evaluation", evaluation_loss, 2.0 * LABELS * V * D, (double)V * D * act);
+    report(b, "dropout", dropout, td, 2 * td * act);
+    report(b, "embedding_forward 128 rows", embedding, 0, 2.0 * LABELS * D * act);
+    report(b, "add 512x4864", add, 2 * tf, 3 * tf * act);
+    report(b, "column_sum 512x4864", column_sum, tf, tf * act);
+    if (b->act == DTYPE_BF16) return; /* the rest knows no activation type */
+    report(b, "cast 8.8M to bf16", cast, 0, 6 * n);
+    report(b, "fixed_point_accumulate 8.8M", fixed_accumulate, n, 24 * n);
+    report(b, "fixed_point_convert 8.8M", fixed_convert, n, 20 * n);
+    report(b, "sum_squares 8.8M", sum_squares, 2 * n, 4 * n);
+    report(b, "adamw 8.8M", adamw, 15 * n, 30 * n);
+}
+
+int main(int argc, char **argv) {
+    BackendKind kind = argc > 1 && !strcmp(argv[1], "cuda") ? BACKEND_CUDA : BACKEND_CPU;
+    DType types[] = {DTYPE_F32, DTYPE_BF16};
+    Device *device;
+    check(device_open(kind, 0, argc > 2 ? atoi(argv[2]) : 0, &device));
+    printf("%s\n", device->name);
+    for (int i = 0; i < 2; ++i) {
+        Bench b = {.device = device, .act = types[i]};
+        check(arena_create(device, (size_t)1 << 30, &b.arena));
+        bench_products(&b);
+        make_operands(&b);
+        bench_others(&b);
+        while (b.buffer_count) device_release(device, b.buffers[--b.buffer_count]);
+        arena_destroy(b.arena);
+    }
+    device_close(device);
+    return 0;
+}
