@@ -5,9 +5,10 @@
 #include "trainer/clock.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 static Status run_micro_batches(Session *session, const Objective *objective, BatchStream *stream, const StepBatch *batch,
-                                GradientReduction *sums) {
+                                GradientReduction *sums, int64_t *label_counts) {
     double waited = 0;
     for (int64_t i = 0; i < batch->micro_batches; ++i) {
         PackedBatch packed;
@@ -15,10 +16,20 @@ static Status run_micro_batches(Session *session, const Objective *objective, Ba
         TRY(batch_stream_take(stream, &packed, &waited));
         ObjectiveInput input = {.batch = &packed, .label_tokens = batch->label_tokens};
         Status status = objective->forward(session, &input, &loss);
+        for (int64_t k = 0; k < packed.label_count; ++k) ++label_counts[packed.label_ids[k]];
         packed_batch_free(&packed);
         if (!status) status = gradient_reduction_add(sums, &loss);
         TRY(status);
     }
+    return STATUS_OK;
+}
+
+/* Collective. Entropy in nats of the label frequencies over all ranks. */
+static Status unigram_loss(Communicator *communicator, int64_t *counts, int64_t vocabulary, int64_t total, double *out) {
+    TRY(communicator->ops->sum_i64(communicator, counts, vocabulary));
+    *out = 0;
+    for (int64_t v = 0; v < vocabulary; ++v)
+        if (counts[v] > 0) *out -= (double)counts[v] / (double)total * log((double)counts[v] / (double)total);
     return STATUS_OK;
 }
 
@@ -33,14 +44,19 @@ static Status evaluate_view(Session *session, const Objective *objective, TokenD
                                 .world = session->communicator->world,
                                 .length = data_view_length,
                                 .context = view};
-    BatchStream *stream;
+    BatchStream *stream = NULL;
     StepBatch batch;
     bool finite;
-    TRY(batch_stream_create(dataset, view, &settings, session->communicator->rank, 0, 1, &stream));
-    Status status = batch_stream_next(stream, &batch);
-    if (!status) status = run_micro_batches(session, objective, stream, &batch, sums);
+    int64_t vocabulary = session->config.vocab_size, *counts = calloc((size_t)vocabulary, sizeof *counts);
+    Status status = counts ? STATUS_OK : FAILURE("out of memory: label counts");
+    if (!status) status = batch_stream_create(dataset, view, &settings, session->communicator->rank, 0, 1, &stream);
+    if (!status) status = batch_stream_next(stream, &batch);
+    if (!status) status = run_micro_batches(session, objective, stream, &batch, sums, counts);
     batch_stream_destroy(stream);
-    TRY(communicator_agree(session->communicator, status));
+    status = communicator_agree(session->communicator, status);
+    if (!status) status = unigram_loss(session->communicator, counts, vocabulary, batch.label_tokens, &out->unigram_loss);
+    free(counts);
+    TRY(status);
     TRY(gradient_reduction_finish(sums, &out->loss, &finite));
     if (!finite) out->loss = NAN;
     out->perplexity = exp(out->loss);

@@ -7,6 +7,7 @@
 
 typedef struct EvaluationResult {
     double loss, perplexity;
+    double unigram_loss; /* entropy of the labels' own frequencies: the best a model without context could do */
     int64_t samples, tokens, label_tokens;
     double seconds;
 } EvaluationResult;

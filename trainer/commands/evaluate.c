@@ -19,8 +19,8 @@ static const char usage[] =
     "Usage: adamem evaluate --config FILE [--checkpoint PATH] [--set KEY=VALUE]... [--logits FILE]\n"
     "       adamem evaluate --model DIR [--adapter DIR] --input FILE [--format FORMAT] [--set KEY=VALUE]... [--logits FILE]\n"
     "\n"
-    "Prints loss, perplexity and counts over data.validation, or over FILE, as one JSON object. Without a checkpoint or an\n"
-    "adapter the base model is evaluated.\n"
+    "Prints loss, perplexity and counts over data.validation, or over FILE, as one JSON object, with unigram_loss, the best\n"
+    "that a model without context could reach. Without a checkpoint or an adapter the base model is evaluated.\n"
     "\n"
     "  --config FILE      configuration\n"
     "  --checkpoint PATH  trained tensors\n"
@@ -132,7 +132,10 @@ static Status use_input(const Arguments *arguments, Options *options) {
 
 static Status fill_options(const Arguments *arguments, Options *options) {
     if (arguments->model) TRY(set_string(&options->model.path, arguments->model));
-    if (arguments->input) TRY(use_input(arguments, options));
+    if (arguments->input) {
+        TRY(use_input(arguments, options));
+        options->data.max_zero_label_fraction = 1.0; /* lines without a label are nothing to warn of here */
+    }
     if (arguments->adapter) TRY(peft_read_config(arguments->adapter, options));
     return options_validate(options, OPTIONS_FOR_EVALUATE);
 }
@@ -155,6 +158,7 @@ static Status set_integer(JsonValue *object, const char *key, int64_t value) {
 static Status fill_result(JsonValue *object, const EvaluationResult *result) {
     TRY(set_number(object, "loss", result->loss));
     TRY(set_number(object, "perplexity", result->perplexity));
+    TRY(set_number(object, "unigram_loss", result->unigram_loss));
     TRY(set_integer(object, "samples", result->samples));
     TRY(set_integer(object, "tokens", result->tokens));
     TRY(set_integer(object, "label_tokens", result->label_tokens));
