@@ -15,6 +15,3 @@ add_test(NAME test_ops_lower_level COMMAND test_ops 1)
 add_test(NAME test_ops_widened COMMAND test_ops)
 set_tests_properties(test_ops_lower_level test_ops_widened PROPERTIES LABELS unit TIMEOUT 600 SKIP_RETURN_CODE 77)
 set_tests_properties(test_ops_widened PROPERTIES ENVIRONMENT "DNNL_MAX_CPU_ISA=AVX2;ONEDNN_MAX_CPU_ISA=AVX2")
-
-add_executable(bench_ops bench/ops/bench_ops.c)
-target_link_libraries(bench_ops PRIVATE adamem_kernels adamem_io m)
