@@ -5,11 +5,8 @@
 #include "io/hdf5_lock.h"
 
 #include <hdf5.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 enum { CHUNK = 16384, COUNT_FIELDS = 6 + DROP_REASONS };
 
@@ -83,42 +80,49 @@ static bool write_content(hid_t file, const char *key, const SampleList *list, c
            write_array(file, "label_tokens", H5T_STD_I32LE, H5T_NATIVE_INT32, list->label_tokens, list->count);
 }
 
-static Status write_file(const char *path, const char *key, const SampleList *list, const int64_t *offsets, int64_t first_line) {
-    hdf5_lock();
-    Status status = STATUS_OK;
-    hid_t file = H5Fcreate(path, H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT);
-    if (file < 0 || !write_content(file, key, list, offsets, first_line)) status = hdf5_failure(path, "write");
-    if (file >= 0 && H5Fclose(file) < 0 && !status) status = hdf5_failure(path, "close");
-    hdf5_unlock();
-    return status;
+static Status copy_image(hid_t file, const char *path, Text *image) {
+    if (H5Fflush(file, H5F_SCOPE_GLOBAL) < 0) return hdf5_failure(path, "build");
+    ssize_t size = H5Fget_file_image(file, NULL, 0);
+    if (size <= 0) return hdf5_failure(path, "build");
+    TRY(text_reserve(image, (size_t)size));
+    if (H5Fget_file_image(file, image->data, (size_t)size) != size) return hdf5_failure(path, "build");
+    image->length = (size_t)size;
+    return STATUS_OK;
 }
 
-/* Two jobs may prepare the same cache at once: their temporary files must differ, their results do not. */
-static Status temporary_name(const char *path, Text *out) {
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    return text_append_format(out, "%s.tmp-%ld-%ld%09ld", path, (long)getpid(), (long)now.tv_sec, now.tv_nsec);
+/* In memory: a library that fails to write a file cannot close it either, and tries again at exit. Writing bytes is ours. */
+static Status build_image(const char *path, const char *key, const SampleList *list, const int64_t *offsets, int64_t first_line,
+                          Text *image) {
+    Status status = STATUS_OK;
+    hdf5_lock();
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), file = -1;
+    if (access >= 0 && H5Pset_fapl_core(access, (size_t)1 << 20, false) >= 0)
+        file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    if (file < 0 || !write_content(file, key, list, offsets, first_line))
+        status = hdf5_failure(path, "build");
+    else
+        status = copy_image(file, path, image);
+    if (file >= 0) H5Fclose(file);
+    if (access >= 0) H5Pclose(access);
+    hdf5_unlock();
+    return status;
 }
 
 Status dataset_part_write(const char *directory, const char *name, const char *key, const SampleList *list,
                           int64_t first_no_label_line) {
     char *path = NULL;
-    Text temporary = {0};
+    Text image = {0};
     int64_t *offsets = calloc(list->count + 1, sizeof *offsets);
     TRY_ALLOC(offsets);
     if (list->count) memcpy(offsets + 1, list->ends, list->count * sizeof *offsets);
     Status status;
     TRY_GOTO(path_join(directory, name, &path), done);
-    TRY_GOTO(temporary_name(path, &temporary), done);
-    status = write_file(temporary.data, key, list, offsets, first_no_label_line);
-    if (status)
-        unlink(temporary.data);
-    else
-        status = file_commit(temporary.data, path);
+    TRY_GOTO(build_image(path, key, list, offsets, first_no_label_line, &image), done);
+    TRY_GOTO(file_write_atomic(path, image.data, image.length), done);
 done:
     free(offsets);
     free(path);
-    text_free(&temporary);
+    text_free(&image);
     return status;
 }
 

@@ -20,7 +20,7 @@ typedef struct DatasetPart {
 
 /* "part-SOURCE-BATCH.h5" into a malloc'd string. */
 Status dataset_part_name(int64_t source, int64_t batch, char **name);
-/* Writes a part atomically: temporary file, close, fsync, rename. counts are those of list. */
+/* Builds a part in memory and writes it atomically: temporary file, fsync, rename. counts are those of list. */
 Status dataset_part_write(const char *directory, const char *name, const char *key, const SampleList *list,
                           int64_t first_no_label_line);
 /* *valid is false when the file is missing, damaged, or belongs to another key: then it must be written again. */
