@@ -485,6 +485,63 @@ static void real_articles_fit_their_window(void **state) {
     tokenizer_free(large.tokenizer);
 }
 
+/* Ids of a chat, built piece by piece, are those of the whole rendered text. */
+static void real_chats_have_the_ids_of_the_whole_text(void **state) {
+    (void)state;
+    JsonLines *reader;
+    if (access(SHARED_DATA "/tokenizer-qwen2.5/chat_cases.jsonl", R_OK)) {
+        print_message("the shared data are not here: skipped\n");
+        skip();
+    }
+    World large;
+    assert_null(tokenizer_load(SHARED_DATA "/tokenizer-qwen2.5", &large.tokenizer));
+    assert_null(tokenizer_scratch_new(large.tokenizer, &large.scratch));
+    DataFormatSettings s = settings_of(&large, "chat");
+    DataFormat *format = create(&s);
+    assert_null(json_lines_open(SHARED_DATA "/tokenizer-qwen2.5/chat_cases.jsonl", &reader));
+    int compared = 0;
+    for (JsonValue *record;; json_value_free(record)) {
+        assert_null(json_lines_next_object(reader, &record));
+        if (!record) break;
+        if (json_value_boolean(json_value_get(record, "add_generation_prompt"))) continue;
+        SampleList samples = {.count = 0};
+        assert_null(data_format_convert(format, large.scratch, record, &samples));
+        assert_int_equal(samples.count, 1);
+        assert_ids(json_value_get(record, "ids"), samples.input_ids.ids, (int64_t)samples.input_ids.count, "ids", 0);
+        sample_list_free(&samples);
+        ++compared;
+    }
+    assert_true(compared >= 4);
+    json_lines_close(reader);
+    data_format_destroy(format);
+    tokenizer_scratch_free(large.scratch);
+    tokenizer_free(large.tokenizer);
+}
+
+/* Whole published sets: the numbers of samples are those that their authors state. */
+static void real_sets_give_the_published_numbers(void **state) {
+    static const struct {
+        const char *format, *path;
+        size_t samples;
+    } sets[] = {{"dialogsum", SHARED_DATA "/dialogsum/dev.jsonl", 493},
+                {"qmsum", SHARED_DATA "/qmsum/val.jsonl", 272},
+                {"squality", SHARED_DATA "/squality/dev.jsonl", 500}};
+    const World *world = *state;
+    for (int i = 0; i < 3; ++i) {
+        if (access(sets[i].path, R_OK)) {
+            print_message("the shared data are not here: skipped\n");
+            skip();
+        }
+        DataFormatSettings s = settings_of(world, sets[i].format);
+        s.max_length = 1024;
+        SampleList samples = convert_file(world, &s, sets[i].path);
+        assert_int_equal(samples.count + (size_t)samples.counts.dropped[DROP_COMPLETION_TOO_LONG], sets[i].samples);
+        assert_true(samples.counts.longest <= 1024);
+        assert_true(i == 0 || samples.counts.longest == 1024);
+        sample_list_free(&samples);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(formats_agree_with_an_independent_implementation),
@@ -501,6 +558,8 @@ int main(void) {
         cmocka_unit_test(memory_drops_the_oldest_turns_first),
         cmocka_unit_test(chat_drops_whole_exchanges_oldest_first),
         cmocka_unit_test(real_articles_fit_their_window),
+        cmocka_unit_test(real_chats_have_the_ids_of_the_whole_text),
+        cmocka_unit_test(real_sets_give_the_published_numbers),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
