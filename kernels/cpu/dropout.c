@@ -2,6 +2,9 @@
 #include "kernels/cpu/vector.h"
 
 #include <math.h>
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
 
 /* Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). */
 enum { PHILOX_ROUNDS = 10, CHANNELS_PER_CALL = 8 };
@@ -11,62 +14,67 @@ typedef struct MaskKey {
     float scale;
 } MaskKey;
 
-/* Calls of a row handled together: one vector register of 32-bit words. */
-enum { GROUP = LANES };
+/* One call per 64-bit lane: a 32-bit word in the lower half, anything in the upper. */
+enum { CALLS = LANES / 2, GROUP = 8 * CALLS, SPAN = CHANNELS_PER_CALL * GROUP };
+typedef uint64_t Words __attribute__((vector_size(CALLS * 8)));
 
-/* bits[g][w]: word w of the call for channel group `first + g`. */
-ALWAYS_INLINE void philox_group(uint32_t bits[4][GROUP], MaskKey key, uint32_t first, uint32_t position, uint32_t sample,
-                                uint32_t step) {
-#pragma omp simd
-    for (uint32_t g = 0; g < GROUP; ++g) {
-        uint32_t c0 = first + g, c1 = position, c2 = sample, c3 = step, k0 = key.key0, k1 = key.key1;
-        for (int round = 0; round < PHILOX_ROUNDS; ++round) {
-            uint64_t p0 = (uint64_t)0xD2511F53u * c0, p1 = (uint64_t)0xCD9E8D57u * c2;
-            uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c3 ^ k1;
-            c1 = (uint32_t)p1;
-            c3 = (uint32_t)p0;
-            c0 = n0;
-            c2 = n2;
-            k0 += 0x9E3779B9u;
-            k1 += 0xBB67AE85u;
-        }
-        bits[0][g] = c0;
-        bits[1][g] = c1;
-        bits[2][g] = c2;
-        bits[3][g] = c3;
+/* Full product of the lower halves. The compiler does not find this instruction by itself. */
+ALWAYS_INLINE Words multiply_words(Words a, uint32_t b) {
+#if defined(__AVX512F__)
+    return (Words)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b));
+#elif defined(__AVX2__)
+    return (Words)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
+#else
+    return (a & 0xffffffffu) * b;
+#endif
+}
+
+/* The mask bits of the calls first .. first + CALLS - 1, 128 each. On a little-endian machine the 16-bit pieces of the stored
+ * words lie in channel order. */
+ALWAYS_INLINE void draw_calls(uint64_t *bits, MaskKey key, uint32_t first, uint32_t position, uint32_t sample, uint32_t step) {
+    Words c0, c1 = (Words){0} + position, c2 = (Words){0} + sample, c3 = (Words){0} + step;
+    for (uint32_t g = 0; g < CALLS; ++g) c0[g] = first + g;
+    uint32_t k0 = key.key0, k1 = key.key1;
+#pragma GCC unroll 10
+    for (int round = 0; round < PHILOX_ROUNDS; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        Words p0 = multiply_words(c0, 0xD2511F53u), p1 = multiply_words(c2, 0xCD9E8D57u);
+        c0 = (p1 >> 32) ^ c1 ^ k0;
+        c2 = (p0 >> 32) ^ c3 ^ k1;
+        c1 = p1;
+        c3 = p0;
+    }
+    Words low = (c0 & 0xffffffffu) | (c1 << 32), high = (c2 & 0xffffffffu) | (c3 << 32);
+    for (int g = 0; g < CALLS; ++g) {
+        bits[2 * g] = low[g];
+        bits[2 * g + 1] = high[g];
     }
 }
 
-/* Factor (0 or scale) of CHANNELS_PER_CALL * GROUP channels, in channel order. */
-ALWAYS_INLINE void mask_factors(float *factors, uint32_t bits[4][GROUP], MaskKey key) {
-    for (int w = 0; w < 4; ++w) {
+/* Selection, not multiplication by a mask: a dropped infinity is zero. */
+ALWAYS_INLINE void apply(bool bf16, void *y, bool accumulate, const void *x, const uint16_t *pieces, MaskKey key, int64_t count) {
+    if (accumulate) {
 #pragma omp simd
-        for (int g = 0; g < GROUP; ++g) {
-            factors[g * CHANNELS_PER_CALL + 2 * w] = (bits[w][g] & 0xffffu) >= key.threshold ? key.scale : 0.0f;
-            factors[g * CHANNELS_PER_CALL + 2 * w + 1] = (bits[w][g] >> 16) >= key.threshold ? key.scale : 0.0f;
+        for (int64_t i = 0; i < count; ++i) {
+            float value = pieces[i] >= key.threshold ? element_load(bf16, x, i) * key.scale : 0.0f;
+            element_store(bf16, y, i, element_load(bf16, y, i) + value);
         }
-    }
-}
-
-ALWAYS_INLINE void apply(bool bf16, void *y, bool accumulate, const void *x, const float *factors, int64_t count) {
+    } else {
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) {
-        /* Selection, not multiplication: a dropped infinity is zero. */
-        float value = factors[i] != 0.0f ? element_load(bf16, x, i) * factors[i] : 0.0f;
-        element_store(bf16, y, i, accumulate ? element_load(bf16, y, i) + value : value);
+        for (int64_t i = 0; i < count; ++i)
+            element_store(bf16, y, i, pieces[i] >= key.threshold ? element_load(bf16, x, i) * key.scale : 0.0f);
     }
 }
 
 static void dropout_row(bool bf16, void *y, bool accumulate, const void *x, int64_t width, MaskKey key, uint32_t position,
                         uint32_t sample, uint32_t step) {
-    enum { SPAN = GROUP * CHANNELS_PER_CALL };
     for (int64_t c = 0; c < width; c += SPAN) {
-        uint32_t bits[4][GROUP];
-        float factors[SPAN];
-        philox_group(bits, key, (uint32_t)(c / CHANNELS_PER_CALL), position, sample, step);
-        mask_factors(factors, bits, key);
+        uint64_t bits[2 * GROUP];
+        uint16_t pieces[SPAN];
+        for (int g = 0; g < GROUP; g += CALLS)
+            draw_calls(bits + 2 * g, key, (uint32_t)(c / CHANNELS_PER_CALL) + (uint32_t)g, position, sample, step);
+        memcpy(pieces, bits, sizeof pieces);
         int64_t count = width - c < SPAN ? width - c : SPAN;
-        BY_STORAGE(bf16, apply, element_at_mutable(bf16, y, c), accumulate, element_at(bf16, x, c), factors, count);
+        BY_STORAGE(bf16, apply, element_at_mutable(bf16, y, c), accumulate, element_at(bf16, x, c), pieces, key, count);
     }
 }
 
