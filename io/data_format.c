@@ -133,3 +133,28 @@ Status data_format_convert(const DataFormat *format, TokenizerScratch *scratch, 
     ++out->counts.records;
     return STATUS_OK;
 }
+
+/* A string as it is written in a configuration. */
+static Status append_quoted(const char *label, const char *string, Text *out) {
+    JsonValue *value = json_value_new_string(string, strlen(string));
+    TRY_ALLOC(value);
+    Status status = text_append_format(out, "      %-11s ", label);
+    if (!status) status = json_value_write(value, 0, out);
+    if (!status) status = text_append(out, "\n", 1);
+    json_value_free(value);
+    return status;
+}
+
+Status data_format_help(Text *out) {
+    for (int i = 0; i < FAMILIES; ++i) {
+        const DataFormatFamily *family = families[i];
+        TRY(text_append_format(out, "  %s%s", family->name, family->prompt ? ": " : " (no templates): "));
+        for (int f = 0; family->fields[f]; ++f) TRY(text_append_format(out, "%s%s", f ? ", " : "", family->fields[f]));
+        TRY(text_append(out, "\n", 1));
+        if (!family->prompt) continue;
+        if (family->system) TRY(append_quoted("system", family->system, out));
+        TRY(append_quoted("prompt", family->prompt, out));
+        TRY(append_quoted("completion", family->completion, out));
+    }
+    return STATUS_OK;
+}

@@ -40,4 +40,7 @@ Status data_format_convert(const DataFormat *format, TokenizerScratch *scratch, 
 const char *data_format_prompt_template(const DataFormat *format);
 const char *data_format_completion_template(const DataFormat *format);
 
+/* Appends what each format reads: template fields and default templates. */
+Status data_format_help(Text *out);
+
 #endif

@@ -33,6 +33,8 @@ data = {
 EOF
 for _ in $(seq 300); do cat "$formats/chat.jsonl"; done >train.jsonl
 
+"$adamem" prepare --help | grep -q 'prompt      "\[INST\] Summarize the following news article:\\n\\n{article}' || fail "--help hides the templates"
+
 # Counts: one line of JSON, the same when the cache is there, which is left alone.
 "$adamem" prepare --config config.cfg >first.json 2>progress.txt
 [[ $(wc -l <first.json) == 1 ]] || fail "more than one line of results"

@@ -23,7 +23,19 @@ static const char usage[] =
     "  --set KEY=VALUE    overrides a key\n"
     "  --show-samples N   before the counts, prints the first N samples of each data set; what is trained is green on a\n"
     "                     terminal, between \302\253 and \302\273 elsewhere\n"
-    "  --help             this text\n";
+    "  --help             this text\n"
+    "\n"
+    "Formats (data.train, data.validation), their template fields and what data.prompt_template and data.completion_template\n"
+    "are by default. With data.chat_template = \"chatml\" the blank before a default completion is left out.\n";
+
+static Status print_help(void) {
+    Text text = {0};
+    Status status = text_append_string(&text, usage);
+    if (!status) status = data_format_help(&text);
+    if (!status) fputs(text.data, stdout);
+    text_free(&text);
+    return status;
+}
 
 typedef struct Arguments {
     ConfigArguments config;
@@ -130,7 +142,7 @@ Status command_prepare(int argc, char **argv) {
     Arguments arguments;
     Status status = parse_arguments(argc, argv, &arguments);
     if (!status && arguments.help)
-        fputs(usage, stdout);
+        status = print_help();
     else if (!status)
         status = run(&arguments);
     config_arguments_free(&arguments.config);
