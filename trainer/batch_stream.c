@@ -23,6 +23,19 @@ static void count_sample(const DataView *view, int64_t index, StepBatch *batch) 
     batch->squared_lengths += (double)length * (double)length;
 }
 
+Status batch_stream_counts(BatchStream *stream, int64_t first, int64_t end, StepBatch *out) {
+    *out = (StepBatch){0};
+    for (int64_t step = first; step < end; ++step) {
+        GlobalBatch global;
+        stream->view->epoch = step / sampler_steps_per_epoch(stream->sampler);
+        TRY(sampler_batch(stream->sampler, step, &global));
+        out->samples += global.sample_count;
+        for (int64_t i = 0; i < global.sample_count; ++i) count_sample(stream->view, global.samples[i], out);
+        global_batch_free(&global);
+    }
+    return STATUS_OK;
+}
+
 static Status request_micro_batches(BatchStream *stream, const GlobalBatch *global) {
     int64_t *samples;
     TRY_ALLOC(samples = malloc((size_t)(global->sample_count + 1) * sizeof *samples));

@@ -207,6 +207,16 @@ static Status open_steps(Loop *loop) {
                                loop->plan->total_steps, &loop->stream);
 }
 
+/* The checkpoint carries the losses since the last log line; what those steps held is counted again. */
+static Status restore_window(Loop *loop) {
+    int64_t step = loop->state.step, open = step % loop->session->options->training.logging_steps;
+    StepBatch earlier;
+    if (!loop->state.loss_count) return STATUS_OK; /* a line was written at this step */
+    TRY(batch_stream_counts(loop->stream, step - open, step, &earlier));
+    progress_restore(loop->progress, &earlier);
+    return STATUS_OK;
+}
+
 static Status open_run(Loop *loop, const char *resume) {
     Session *session = loop->session;
     bool found = false;
@@ -216,7 +226,8 @@ static Status open_run(Loop *loop, const char *resume) {
     if (found) log_info("continuing from step %lld", (long long)loop->state.step);
     TRY(open_steps(loop));
     TRY(performance_matrix_rate(session->device, session->arena, session->parameters->dtype, &rate));
-    return progress_open(session, loop->plan, found ? loop->state.step : -1, rate, &loop->progress);
+    TRY(progress_open(session, loop->plan, found ? loop->state.step : -1, rate, &loop->progress));
+    return restore_window(loop);
 }
 
 static void close_loop(Loop *loop) {

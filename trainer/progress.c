@@ -9,10 +9,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Sums since the last log line of this process. */
+/* Sums since the last log line. */
 typedef struct Window {
     double seconds, data_seconds, comm_seconds, flops;
     int64_t steps, tokens, label_tokens;
+    int64_t earlier_tokens, earlier_label_tokens; /* since that line too, but of the process before: counted, not timed */
 } Window;
 
 struct Progress {
@@ -43,6 +44,11 @@ Status progress_open(const Session *session, const Plan *plan, int64_t resume_st
     return STATUS_OK;
 }
 
+void progress_restore(Progress *progress, const StepBatch *earlier) {
+    progress->window.earlier_tokens = earlier->tokens;
+    progress->window.earlier_label_tokens = earlier->label_tokens;
+}
+
 void progress_close(Progress *progress) {
     if (!progress) return;
     log_progress_end();
@@ -68,8 +74,8 @@ static Status fill_step(const Progress *progress, const TrainingState *state, co
     TRY(set_number(object, "learning_rate", report->learning_rate));
     TRY(set_number(object, "grad_norm", report->grad_norm));
     TRY(set_integer(object, "updates", state->updates));
-    TRY(set_integer(object, "tokens", w->tokens));
-    TRY(set_integer(object, "label_tokens", w->label_tokens));
+    TRY(set_integer(object, "tokens", w->tokens + w->earlier_tokens));
+    TRY(set_integer(object, "label_tokens", w->label_tokens + w->earlier_label_tokens));
     TRY(set_number(object, "tokens_per_second", (double)w->tokens / w->seconds));
     if (progress->matrix_rate > 0) TRY(set_number(object, "mfu", w->flops / w->seconds / progress->matrix_rate));
     TRY(set_number(object, "step_seconds", w->seconds / steps));

@@ -20,6 +20,8 @@ typedef struct StepReport {
 
 /* resume_step -1: a new run. matrix_rate: FLOP/s, for MFU; 0 leaves it out. */
 Status progress_open(const Session *session, const Plan *plan, int64_t resume_step, double matrix_rate, Progress **out);
+/* After a restart between two log lines: what the steps since the earlier one held. The next line counts them in. */
+void progress_restore(Progress *progress, const StepBatch *earlier);
 void progress_close(Progress *progress);
 /* After every step. Writes a line when the step is a multiple of logging_steps or the last; then the loss window of state
  * starts anew. Call on all ranks with the same arguments. */
