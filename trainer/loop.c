@@ -2,6 +2,7 @@
 #include "trainer/loop.h"
 
 #include "dist/gradient_reduction.h"
+#include "io/file.h"
 #include "io/log.h"
 #include "trainer/batch_stream.h"
 #include "trainer/clock.h"
@@ -217,6 +218,18 @@ static Status restore_window(Loop *loop) {
     return STATUS_OK;
 }
 
+/* The effective configuration beside the run's other files; only when it is this run's: not before the checkpoint fits it. */
+static Status write_config(const Options *options) {
+    Text text = {0};
+    char *path = NULL;
+    Status status = options_text(options, &text);
+    if (!status) status = path_join(options->run.output_dir, "config.cfg", &path);
+    if (!status) status = file_write_atomic(path, text.data, text.length);
+    free(path);
+    text_free(&text);
+    return status;
+}
+
 static Status open_run(Loop *loop, const char *resume) {
     Session *session = loop->session;
     bool found = false;
@@ -226,6 +239,7 @@ static Status open_run(Loop *loop, const char *resume) {
     if (found) log_info("continuing from step %lld", (long long)loop->state.step);
     TRY(open_steps(loop));
     TRY(performance_matrix_rate(session->device, session->arena, session->parameters->dtype, &rate));
+    if (session->communicator->rank == 0) TRY(write_config(session->options));
     TRY(progress_open(session, loop->plan, found ? loop->state.step : -1, rate, &loop->progress));
     return restore_window(loop);
 }

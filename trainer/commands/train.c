@@ -99,23 +99,11 @@ static Status print_keys(void) {
     return status;
 }
 
-/* The effective configuration beside the run's other files. */
-static Status write_config(const Options *options) {
-    Text text = {0};
-    char *path = NULL;
-    Status status = options_text(options, &text);
-    if (!status) status = path_join(options->run.output_dir, "config.cfg", &path);
-    if (!status) status = file_write_atomic(path, text.data, text.length);
-    free(path);
-    text_free(&text);
-    return status;
-}
-
+/* Called when all input has been found good: a run that is there already must not suffer from a mistyped command. */
 static Status prepare_output(const Options *options, const char *resume, int rank) {
     if (rank != 0) return STATUS_OK;
     TRY(file_make_directories(options->run.output_dir));
-    if (strcmp(resume, "none") == 0) TRY(checkpoint_set_aside(options->run.output_dir));
-    return write_config(options);
+    return strcmp(resume, "none") == 0 ? checkpoint_set_aside(options->run.output_dir) : STATUS_OK;
 }
 
 static void announce(const Session *session, const Plan *plan) {
@@ -132,11 +120,13 @@ static Status train(const Options *options, const Ranks *ranks, const char *resu
     Session session = {0};
     Plan plan;
     Status status;
-    TRY_GOTO(ranks_agree(ranks, prepare_output(options, resume, ranks->launch.rank)), done);
+    ModelConfig model; /* a model that cannot be trained is told before hours of tokenizing for it */
+    TRY_GOTO(ranks_agree(ranks, model_config_read(options->model.path, &model)), done);
     TRY_GOTO(training_data_open(options, ranks->communicator, &data), done);
     TRY_GOTO(ranks_agree(ranks, plan_compute(options, data.view.mixture.samples, ranks->launch.world, &plan)), done);
     TRY_GOTO(session_open(options, &ranks->launch, ranks->communicator, (SessionSettings){.training = true}, &session), done);
     announce(&session, &plan);
+    TRY_GOTO(ranks_agree(ranks, prepare_output(options, resume, ranks->launch.rank)), done);
     TRY_GOTO(train_run(&session, &data, &plan, resume), done);
 done:
     session_close(&session);
