@@ -10,6 +10,9 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+#include <sys/mman.h>
+#include <stdint.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "tensors are mapped as they lie in the file: little-endian");
 
@@ -351,4 +354,10 @@ Status safetensors_fingerprint(const Safetensors *file, char hex[65]) {
     }
     sha256_hex(&hash, hex);
     return STATUS_OK;
+}
+
+void safetensors_forget(const SafetensorsEntry *entry) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGE_SIZE), start = ((uintptr_t)entry->data + page - 1) / page * page;
+    uintptr_t end = ((uintptr_t)entry->data + (uintptr_t)entry->bytes) / page * page;
+    if (end > start) (void)!madvise((void *)start, end - start, MADV_DONTNEED); /* advice: a refusal changes nothing */
 }

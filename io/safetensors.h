@@ -32,6 +32,9 @@ const SafetensorsEntry *safetensors_at(const Safetensors *file, size_t index);  
 const SafetensorsEntry *safetensors_find(const Safetensors *file, const char *name); /* NULL when absent */
 /* Member of the header's __metadata__; NULL when absent. */
 const char *safetensors_metadata(const Safetensors *file, const char *key);
+/* Says that the bytes of this tensor will not be read again soon (they were converted into other memory): the system may
+ * drop their pages. Reading them later still works. */
+void safetensors_forget(const SafetensorsEntry *entry);
 size_t safetensors_dtype_bytes(const char *dtype); /* 0 when unknown */
 /* SHA-256 over names, dtypes, shapes and bytes of all tensors in name order (io/tensor_digest.h): the base model's
  * fingerprint. Of a tensor above 128 KiB only the first and last 64 KiB, so that it costs a fraction of a second on any

@@ -131,7 +131,9 @@ static Status load_entry(Parameters *parameters, Parameter *parameter, const Saf
         INVALID("tensor %s has shape [%lld, %lld], expected [%lld, %lld]", parameter->name, (long long)entry->shape[0],
                 (long long)(entry->dimensions > 1 ? entry->shape[1] : 1), (long long)parameter->shape[0],
                 (long long)parameter->shape[1]);
-    return parameter_load(parameters, parameter, entry->dtype, entry->data);
+    TRY(parameter_load(parameters, parameter, entry->dtype, entry->data));
+    if (parameter->value.data != entry->data) safetensors_forget(entry); /* it has memory of its own now */
+    return STATUS_OK;
 }
 
 Status decoder_load(Decoder *decoder, const Safetensors *weights) {
