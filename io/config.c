@@ -499,6 +499,11 @@ static Status load_defaults(const ConfigTable *table, void *target) {
     return STATUS_OK;
 }
 
+Status config_apply(const ConfigTable *table, const char *const *sets, size_t set_count, void *target) {
+    for (size_t i = 0; i < set_count; ++i) TRY(apply_set(table, sets[i], target));
+    return STATUS_OK;
+}
+
 Status config_load_text(const ConfigTable *table, const char *name, const char *text, void *target) {
     ConfigSource source = {0};
     Status status;
@@ -521,7 +526,7 @@ Status config_load(const ConfigTable *table, const char *path, const char *const
         TRY_GOTO(config_source_add(&source, path, text.data, text.length), done);
         TRY_GOTO(load_source(table, &source, target), done);
     }
-    for (size_t i = 0; i < set_count; ++i) TRY_GOTO(apply_set(table, sets[i], target), done);
+    TRY_GOTO(config_apply(table, sets, set_count, target), done);
 done:
     text_free(&text);
     config_source_free(&source);

@@ -62,6 +62,8 @@ Status config_load(const ConfigTable *table, const char *path, const char *const
 void config_free(const ConfigTable *table, void *target);
 /* Parses text that config_text wrote (the echo in a checkpoint). name: for messages. */
 Status config_load_text(const ConfigTable *table, const char *name, const char *text, void *target);
+/* Applies "key=value" overrides to a filled target, which stays valid, and to be freed, also after an error. */
+Status config_apply(const ConfigTable *table, const char *const *sets, size_t set_count, void *target);
 /* Appends every option with its effective value as a configuration file that config_load reads back to the same values. */
 Status config_text(const ConfigTable *table, const void *target, Text *out); /* config_write is libconfig's */
 /* Appends one line per option: key, type or choices, default, help; below a record list the keys of its records. */

@@ -177,6 +177,12 @@ Status options_load_text(const char *name, const char *text, Options *options) {
     return STATUS_OK;
 }
 
+Status options_apply(const char *const *sets, size_t count, Options *options) {
+    TRY(config_apply(&table, sets, count, options));
+    resolve(options);
+    return STATUS_OK;
+}
+
 void options_free(Options *options) { config_free(&table, options); }
 Status options_text(const Options *options, Text *out) { return config_text(&table, options, out); }
 Status options_help(Text *out) { return config_help(&table, out); }

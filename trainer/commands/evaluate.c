@@ -17,13 +17,14 @@
 
 static const char usage[] =
     "Usage: adamem evaluate --config FILE [--checkpoint PATH] [--set KEY=VALUE]... [--logits FILE]\n"
+    "       adamem evaluate --checkpoint PATH [--model DIR] [--input FILE [--format FORMAT]] [--set KEY=VALUE]...\n"
     "       adamem evaluate --model DIR [--adapter DIR] --input FILE [--format FORMAT] [--set KEY=VALUE]... [--logits FILE]\n"
     "\n"
     "Prints loss, perplexity and counts over data.validation, or over FILE, as one JSON object, with unigram_loss, the best\n"
     "that a model without context could reach. Without a checkpoint or an adapter the base model is evaluated.\n"
     "\n"
     "  --config FILE      configuration\n"
-    "  --checkpoint PATH  trained tensors\n"
+    "  --checkpoint PATH  trained tensors; without --config, also the configuration of their run\n"
     "  --model DIR        model directory; beside --checkpoint, overrides the base model's path\n"
     "  --adapter DIR      PEFT adapter directory\n"
     "  --input FILE       JSON lines; - is standard input\n"
@@ -140,8 +141,22 @@ static Status fill_options(const Arguments *arguments, Options *options) {
     return options_validate(options, OPTIONS_FOR_EVALUATE);
 }
 
+/* Without --config a checkpoint brings the configuration of its run. */
+static Status load_base_options(const Arguments *arguments, Options *options) {
+    const ConfigArguments *config = &arguments->config;
+    if (config->config || !arguments->checkpoint) return options_load(config->config, config->sets, config->count, options);
+    Checkpoint *checkpoint;
+    TRY(checkpoint_open(arguments->checkpoint, &checkpoint));
+    Status status = options_load_text(arguments->checkpoint, checkpoint_meta(checkpoint)->config, options);
+    checkpoint_close(checkpoint);
+    TRY(status);
+    status = options_apply(config->sets, config->count, options);
+    if (status) options_free(options);
+    return status;
+}
+
 static Status load_options(const Arguments *arguments, Options *options) {
-    TRY(options_load(arguments->config.config, arguments->config.sets, arguments->config.count, options));
+    TRY(load_base_options(arguments, options));
     Status status = fill_options(arguments, options);
     if (status) options_free(options);
     return status;
