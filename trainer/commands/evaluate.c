@@ -44,7 +44,8 @@ typedef struct Arguments {
 static Status check_arguments(const Arguments *a) {
     if (a->config.config && (a->input || a->adapter || a->format))
         INVALID("evaluate: --config goes with --checkpoint; --input, --format and --adapter go with --model");
-    if (!a->config.config && !(a->model && a->input)) INVALID("evaluate: give --config FILE, or --model DIR and --input FILE");
+    if (!a->config.config && !a->checkpoint && !(a->model && a->input))
+        INVALID("evaluate: give --config FILE, --checkpoint PATH, or --model DIR and --input FILE");
     if (a->checkpoint && a->adapter) INVALID("evaluate: give --checkpoint or --adapter, not both");
     return STATUS_OK;
 }
