@@ -1,11 +1,8 @@
 # Ranks: the same program alone (no launcher) and under mpirun with 1, 2 and 4 ranks.
 adamem_test(${CMAKE_CURRENT_LIST_DIR}/test_reduction.c dist)
 
-# One thread per rank: 4 ranks share what may be 2 cores. The last two serve the sanitizer build: Open MPI never frees some
-# of its own memory.
-set(DIST_ENVIRONMENT OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    LSAN_OPTIONS=suppressions=${CMAKE_CURRENT_LIST_DIR}/mpi_leaks.supp:print_suppressions=0
-    ASAN_OPTIONS=fast_unwind_on_malloc=0)
+# One thread per rank: 4 ranks share what may be 2 cores.
+set(DIST_ENVIRONMENT OMP_NUM_THREADS=1 OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1)
 set_tests_properties(test_reduction PROPERTIES ENVIRONMENT "${DIST_ENVIRONMENT}")
 
 # A start by a launcher that Open MPI does not understand is refused, not run N times over.

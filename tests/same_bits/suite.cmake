@@ -2,8 +2,4 @@
 foreach(dtype float32 bfloat16)
   add_test(NAME same_bits_${dtype} COMMAND ${CMAKE_CURRENT_LIST_DIR}/same_bits.sh $<TARGET_FILE:adamem> ${dtype})
   set_tests_properties(same_bits_${dtype} PROPERTIES LABELS same_bits RUN_SERIAL TRUE TIMEOUT 600 SKIP_RETURN_CODE 77)
-  # For the sanitizer build: Open MPI never frees some of its own memory.
-  set_property(TEST same_bits_${dtype} PROPERTY ENVIRONMENT
-               "LSAN_OPTIONS=suppressions=${PROJECT_SOURCE_DIR}/tests/dist/mpi_leaks.supp:print_suppressions=0"
-               ASAN_OPTIONS=fast_unwind_on_malloc=0)
 endforeach()
