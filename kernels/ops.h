@@ -47,7 +47,9 @@ typedef struct AttentionShape {
 } AttentionShape;
 
 typedef struct AdamWSettings {
-    float learning_rate, beta1, beta2, epsilon, weight_decay;
+    float learning_rate;
+    double beta1, beta2; /* double: 1 - 0.999 taken in float is wrong by 1.3e-5 */
+    float epsilon, weight_decay;
     float gradient_scale; /* multiplies every gradient (clipping) */
     int64_t update;       /* 1-based number of this update, for the bias corrections */
 } AdamWSettings;

@@ -129,8 +129,8 @@ Status optimizer_step(Optimizer *optimizer, int64_t update, double factor, doubl
     for (int64_t i = 0; i < optimizer->run_count; ++i) {
         const Run *run = &optimizer->runs[i];
         AdamWSettings settings = {.learning_rate = (float)(run->learning_rate * factor),
-                                  .beta1 = (float)optimizer->options->training.adam_beta1,
-                                  .beta2 = (float)optimizer->options->training.adam_beta2,
+                                  .beta1 = optimizer->options->training.adam_beta1,
+                                  .beta2 = optimizer->options->training.adam_beta2,
                                   .epsilon = (float)optimizer->options->training.adam_epsilon,
                                   .weight_decay = (float)run->weight_decay,
                                   .gradient_scale = (float)scale,

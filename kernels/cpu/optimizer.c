@@ -34,7 +34,7 @@ Status cpu_sum_squares(Device *device, Arena *scratch, Tensor result, Tensor x) 
 enum { ELEMENTS_PER_TASK = 16384 };
 
 typedef struct AdamWFactors {
-    float decay, beta1, beta2, step_size, inverse_correction2, epsilon, gradient_scale;
+    float decay, beta1, beta2, rest1, rest2, step_size, inverse_correction2, epsilon, gradient_scale;
 } AdamWFactors;
 
 ALWAYS_INLINE void update_range(bool has_value, float *p, float *m, float *v, uint16_t *value, const float *gradient,
@@ -42,8 +42,8 @@ ALWAYS_INLINE void update_range(bool has_value, float *p, float *m, float *v, ui
 #pragma omp simd
     for (int64_t i = 0; i < count; ++i) {
         float g = gradient[i] * f.gradient_scale;
-        float first = f.beta1 * m[i] + (1.0f - f.beta1) * g;
-        float second = f.beta2 * v[i] + (1.0f - f.beta2) * g * g;
+        float first = f.beta1 * m[i] + f.rest1 * g;
+        float second = f.beta2 * v[i] + f.rest2 * g * g;
         float updated = p[i] * f.decay - f.step_size * first / (sqrtf(second * f.inverse_correction2) + f.epsilon);
         m[i] = first;
         v[i] = second;
@@ -54,11 +54,13 @@ ALWAYS_INLINE void update_range(bool has_value, float *p, float *m, float *v, ui
 
 Status cpu_adamw(Device *device, Tensor parameter, Tensor exp_avg, Tensor exp_avg_sq, Tensor value, Tensor gradient,
                  AdamWSettings settings) {
-    double correction1 = 1.0 - pow((double)settings.beta1, (double)settings.update);
-    double correction2 = 1.0 - pow((double)settings.beta2, (double)settings.update);
+    double correction1 = 1.0 - pow(settings.beta1, (double)settings.update);
+    double correction2 = 1.0 - pow(settings.beta2, (double)settings.update);
     AdamWFactors factors = {.decay = (float)(1.0 - (double)settings.learning_rate * (double)settings.weight_decay),
-                            .beta1 = settings.beta1,
-                            .beta2 = settings.beta2,
+                            .beta1 = (float)settings.beta1,
+                            .beta2 = (float)settings.beta2,
+                            .rest1 = (float)(1.0 - settings.beta1),
+                            .rest2 = (float)(1.0 - settings.beta2),
                             .step_size = (float)((double)settings.learning_rate / correction1),
                             .inverse_correction2 = (float)(1.0 / correction2),
                             .epsilon = settings.epsilon,

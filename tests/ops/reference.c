@@ -211,12 +211,12 @@ bool reference_dropout_keeps(const SequenceLayout *layout, Dropout dropout, int6
 
 void reference_adamw(double *parameter, double *exp_avg, double *exp_avg_sq, const double *gradient, AdamWSettings s,
                      int64_t count) {
-    double correction1 = 1 - pow((double)s.beta1, (double)s.update), correction2 = 1 - pow((double)s.beta2, (double)s.update);
+    double correction1 = 1 - pow(s.beta1, (double)s.update), correction2 = 1 - pow(s.beta2, (double)s.update);
     for (int64_t i = 0; i < count; ++i) {
         double g = gradient[i] * (double)s.gradient_scale;
         parameter[i] -= (double)s.learning_rate * (double)s.weight_decay * parameter[i];
-        exp_avg[i] = (double)s.beta1 * exp_avg[i] + (1 - (double)s.beta1) * g;
-        exp_avg_sq[i] = (double)s.beta2 * exp_avg_sq[i] + (1 - (double)s.beta2) * g * g;
+        exp_avg[i] = s.beta1 * exp_avg[i] + (1 - s.beta1) * g;
+        exp_avg_sq[i] = s.beta2 * exp_avg_sq[i] + (1 - s.beta2) * g * g;
         parameter[i] -=
             (double)s.learning_rate * (exp_avg[i] / correction1) / (sqrt(exp_avg_sq[i] / correction2) + (double)s.epsilon);
     }

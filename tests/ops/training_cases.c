@@ -81,7 +81,7 @@ static void sum_squares(Run *run, const Shape *s, DType act) {
 static void adamw(Run *run, const Shape *s, DType act) {
     int64_t n = shape_tokens(s) * s->hidden;
     AdamWSettings settings = {
-        .learning_rate = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .epsilon = 1e-8f, .weight_decay = 0.1f, .gradient_scale = 0.5f};
+        .learning_rate = 1e-2f, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8f, .weight_decay = 0.1f, .gradient_scale = 0.5f};
     Value p = run_random(run, DTYPE_F32, SHAPE1(n), 1.0), copy = run_poisoned(run, DTYPE_BF16, SHAPE1(n));
     double *zeros = calloc((size_t)n + 1, sizeof *zeros);
     Value m = run_values(run, DTYPE_F32, SHAPE1(n), zeros), v = run_values(run, DTYPE_F32, SHAPE1(n), zeros);
