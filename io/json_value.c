@@ -140,6 +140,22 @@ Status json_value_set(JsonValue *object, const char *key, JsonValue *child) {
     return STATUS_OK;
 }
 
+Status json_value_set_string(JsonValue *object, const char *key, const char *value) {
+    return json_value_set(object, key, json_value_new_string(value, strlen(value)));
+}
+
+Status json_value_set_integer(JsonValue *object, const char *key, int64_t value) {
+    return json_value_set(object, key, json_value_new_integer(value));
+}
+
+Status json_value_set_number(JsonValue *object, const char *key, double value) {
+    return json_value_set(object, key, json_value_new_number(value));
+}
+
+Status json_value_set_boolean(JsonValue *object, const char *key, bool value) {
+    return json_value_set(object, key, json_value_new_boolean(value));
+}
+
 Status json_value_append(JsonValue *array, JsonValue *child) {
     if (!child) FAIL("no JSON value for an array item: out of memory or invalid UTF-8");
     if (json_array_append_new(array, child)) FAIL("cannot append to a JSON array");

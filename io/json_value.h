@@ -61,6 +61,11 @@ JsonValue *json_value_new_number(double value); /* null when not finite: JSON ha
 JsonValue *json_value_new_boolean(bool value);
 JsonValue *json_value_new_null(void);
 Status json_value_set(JsonValue *object, const char *key, JsonValue *child);
+/* The same with a new child of the given value; a real that is not finite becomes null (JSON has no NaN). */
+Status json_value_set_string(JsonValue *object, const char *key, const char *value);
+Status json_value_set_integer(JsonValue *object, const char *key, int64_t value);
+Status json_value_set_number(JsonValue *object, const char *key, double value);
+Status json_value_set_boolean(JsonValue *object, const char *key, bool value);
 Status json_value_append(JsonValue *array, JsonValue *child);
 
 /* Writes the value: indent 0 = one line with ", " and ": " separators as Python's json.dumps, else pretty.

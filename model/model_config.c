@@ -184,14 +184,6 @@ Status model_config_read(const char *directory, ModelConfig *out) {
     return status;
 }
 
-static Status set_integer(JsonValue *json, const char *key, int64_t value) {
-    return json_value_set(json, key, json_value_new_integer(value));
-}
-
-static Status set_string(JsonValue *json, const char *key, const char *value) {
-    return json_value_set(json, key, json_value_new_string(value, strlen(value)));
-}
-
 static Status fill_json(const ModelConfig *c, const char *torch_dtype, JsonValue *json) {
     JsonValue *architectures;
     TRY_ALLOC(architectures = json_value_new_array());
@@ -201,27 +193,27 @@ static Status fill_json(const ModelConfig *c, const char *torch_dtype, JsonValue
         return status;
     }
     TRY(json_value_set(json, "architectures", architectures));
-    TRY(json_value_set(json, "attention_dropout", json_value_new_number(0.0)));
-    if (c->bos_token_id >= 0) TRY(set_integer(json, "bos_token_id", c->bos_token_id));
-    if (c->eos_token_id >= 0) TRY(set_integer(json, "eos_token_id", c->eos_token_id));
-    TRY(set_integer(json, "head_dim", c->head_dim));
-    TRY(set_string(json, "hidden_act", "silu"));
-    TRY(set_integer(json, "hidden_size", c->hidden_size));
-    TRY(json_value_set(json, "initializer_range", json_value_new_number(c->initializer_range)));
-    TRY(set_integer(json, "intermediate_size", c->intermediate_size));
-    TRY(set_integer(json, "max_position_embeddings", c->max_position_embeddings));
-    TRY(set_integer(json, "max_window_layers", c->num_hidden_layers));
-    TRY(set_string(json, "model_type", "qwen2"));
-    TRY(set_integer(json, "num_attention_heads", c->num_attention_heads));
-    TRY(set_integer(json, "num_hidden_layers", c->num_hidden_layers));
-    TRY(set_integer(json, "num_key_value_heads", c->num_key_value_heads));
-    TRY(json_value_set(json, "rms_norm_eps", json_value_new_number(c->rms_norm_eps)));
-    TRY(json_value_set(json, "rope_theta", json_value_new_number(c->rope_theta)));
-    TRY(json_value_set(json, "tie_word_embeddings", json_value_new_boolean(c->tie_word_embeddings)));
-    TRY(set_string(json, "torch_dtype", torch_dtype));
-    TRY(json_value_set(json, "use_cache", json_value_new_boolean(true)));
-    TRY(json_value_set(json, "use_sliding_window", json_value_new_boolean(false)));
-    return set_integer(json, "vocab_size", c->vocab_size);
+    TRY(json_value_set_number(json, "attention_dropout", 0.0));
+    if (c->bos_token_id >= 0) TRY(json_value_set_integer(json, "bos_token_id", c->bos_token_id));
+    if (c->eos_token_id >= 0) TRY(json_value_set_integer(json, "eos_token_id", c->eos_token_id));
+    TRY(json_value_set_integer(json, "head_dim", c->head_dim));
+    TRY(json_value_set_string(json, "hidden_act", "silu"));
+    TRY(json_value_set_integer(json, "hidden_size", c->hidden_size));
+    TRY(json_value_set_number(json, "initializer_range", c->initializer_range));
+    TRY(json_value_set_integer(json, "intermediate_size", c->intermediate_size));
+    TRY(json_value_set_integer(json, "max_position_embeddings", c->max_position_embeddings));
+    TRY(json_value_set_integer(json, "max_window_layers", c->num_hidden_layers));
+    TRY(json_value_set_string(json, "model_type", "qwen2"));
+    TRY(json_value_set_integer(json, "num_attention_heads", c->num_attention_heads));
+    TRY(json_value_set_integer(json, "num_hidden_layers", c->num_hidden_layers));
+    TRY(json_value_set_integer(json, "num_key_value_heads", c->num_key_value_heads));
+    TRY(json_value_set_number(json, "rms_norm_eps", c->rms_norm_eps));
+    TRY(json_value_set_number(json, "rope_theta", c->rope_theta));
+    TRY(json_value_set_boolean(json, "tie_word_embeddings", c->tie_word_embeddings));
+    TRY(json_value_set_string(json, "torch_dtype", torch_dtype));
+    TRY(json_value_set_boolean(json, "use_cache", true));
+    TRY(json_value_set_boolean(json, "use_sliding_window", false));
+    return json_value_set_integer(json, "vocab_size", c->vocab_size);
 }
 
 Status model_config_to_json(const ModelConfig *c, const char *torch_dtype, JsonValue **out) {

@@ -88,10 +88,6 @@ static Status count_data(const Options *options, const Ranks *ranks, DataCount *
     return status;
 }
 
-static Status set_integer(JsonValue *object, const char *key, int64_t value) {
-    return json_value_set(object, key, json_value_new_integer(value));
-}
-
 static Status new_child(JsonValue *object, const char *key, JsonValue **out) {
     TRY_ALLOC(*out = json_value_new_object());
     return json_value_set(object, key, *out);
@@ -118,42 +114,30 @@ static Status set_frozen_map(JsonValue *object, const Parameters *parameters) {
         entry = json_value_get(map, name);
         if (!entry) {
             TRY(new_child(map, name, &entry));
-            TRY(set_integer(entry, "frozen", 0));
-            TRY(set_integer(entry, "trainable", 0));
+            TRY(json_value_set_integer(entry, "frozen", 0));
+            TRY(json_value_set_integer(entry, "trainable", 0));
         }
         const char *key = parameters->items[i]->trainable ? "trainable" : "frozen";
-        TRY(set_integer(entry, key, json_value_integer(json_value_get(entry, key)) + 1));
+        TRY(json_value_set_integer(entry, key, json_value_integer(json_value_get(entry, key)) + 1));
     }
     return STATUS_OK;
 }
 
 static Status set_counts(JsonValue *object, const Parameters *parameters) {
     int64_t trainable = parameters->trainable_elements, total = trainable + parameters->frozen_elements;
-    TRY(set_integer(object, "total_parameters", total));
-    TRY(set_integer(object, "frozen_parameters", parameters->frozen_elements));
-    TRY(set_integer(object, "trainable_parameters", trainable));
-    TRY(json_value_set(object, "trainable_percent", json_value_new_number(100.0 * (double)trainable / (double)total)));
+    TRY(json_value_set_integer(object, "total_parameters", total));
+    TRY(json_value_set_integer(object, "frozen_parameters", parameters->frozen_elements));
+    TRY(json_value_set_integer(object, "trainable_parameters", trainable));
+    TRY(json_value_set_number(object, "trainable_percent", 100.0 * (double)trainable / (double)total));
     return set_frozen_map(object, parameters);
 }
 
 /* Counts need the decoder's tensors, made on the planning device. */
 static Status set_parameters(JsonValue *object, const Options *options, const ModelConfig *config) {
-    Device *device = NULL;
-    Parameters *parameters = NULL;
-    Decoder *decoder = NULL;
-    LoraRankRule *rules = NULL;
-    DecoderSettings settings;
-    Status status;
-    TRY_GOTO(device_open(BACKEND_PLAN, 0, 0, &device), done);
-    TRY_GOTO(parameters_create(device, plan_dtype(options), &parameters), done);
-    TRY_GOTO(plan_decoder_settings(options, &settings, &rules), done);
-    TRY_GOTO(decoder_create(config, &settings, parameters, true, &decoder), done);
-    TRY_GOTO(set_counts(object, parameters), done);
-done:
-    decoder_destroy(decoder);
-    parameters_destroy(parameters);
-    free(rules);
-    device_close(device);
+    PlannedDecoder planned;
+    Status status = planned_decoder_open(options, config, &planned);
+    if (!status) status = set_counts(object, planned.parameters);
+    planned_decoder_close(&planned);
     return status;
 }
 
@@ -186,16 +170,16 @@ static Status set_rates(JsonValue *object, const Options *options, const Plan *p
 static Status set_plan(JsonValue *object, const Options *options, const DataCount *data, const DryRunSettings *settings) {
     Plan plan;
     bool known = data->samples > 0 || options->training.max_steps > 0;
-    TRY(set_integer(object, "world_size", settings->world_size));
+    TRY(json_value_set_integer(object, "world_size", settings->world_size));
     TRY(plan_compute(options, data->samples > 0 ? data->samples : 1, settings->world_size, &plan));
-    TRY(set_integer(object, "global_batch_size", plan.global_batch_size));
-    TRY(set_integer(object, "gradient_accumulation_steps", plan.accumulation));
-    TRY(set_integer(object, "samples", data->samples));
-    if (data->are_lines) TRY(json_value_set(object, "samples_are_lines", json_value_new_boolean(true)));
-    if (data->samples > 0) TRY(set_integer(object, "steps_per_epoch", plan.steps_per_epoch));
+    TRY(json_value_set_integer(object, "global_batch_size", plan.global_batch_size));
+    TRY(json_value_set_integer(object, "gradient_accumulation_steps", plan.accumulation));
+    TRY(json_value_set_integer(object, "samples", data->samples));
+    if (data->are_lines) TRY(json_value_set_boolean(object, "samples_are_lines", true));
+    if (data->samples > 0) TRY(json_value_set_integer(object, "steps_per_epoch", plan.steps_per_epoch));
     if (!known) return STATUS_OK;
-    TRY(set_integer(object, "total_steps", plan.total_steps));
-    TRY(set_integer(object, "warmup_steps", plan.schedule.warmup_steps));
+    TRY(json_value_set_integer(object, "total_steps", plan.total_steps));
+    TRY(json_value_set_integer(object, "warmup_steps", plan.schedule.warmup_steps));
     return set_rates(object, options, &plan, settings->at);
 }
 
@@ -214,18 +198,18 @@ static Status set_memory(JsonValue *object, const Options *options, const ModelC
     if (strcmp(choice, "auto") == 0 && device_memory > 0 && memory.total > device_memory)
         TRY(plan_memory(options, config, worst_batch(options, longest), true, &memory));
     TRY(new_child(object, "memory", &bytes));
-    TRY(set_integer(bytes, "weights", memory.weights));
-    TRY(set_integer(bytes, "trainable_weights", memory.trainable_weights));
-    TRY(set_integer(bytes, "master", memory.master));
-    TRY(set_integer(bytes, "gradient", memory.gradient));
-    TRY(set_integer(bytes, "optimizer", memory.optimizer));
-    TRY(set_integer(bytes, "reduction", memory.reduction));
-    TRY(set_integer(bytes, "activations", memory.activations));
-    TRY(set_integer(bytes, "total", memory.total));
-    TRY(json_value_set(object, "recompute", json_value_new_boolean(memory.recompute)));
-    if (device_memory > 0) TRY(json_value_set(object, "fits", json_value_new_boolean(memory.total <= device_memory)));
+    TRY(json_value_set_integer(bytes, "weights", memory.weights));
+    TRY(json_value_set_integer(bytes, "trainable_weights", memory.trainable_weights));
+    TRY(json_value_set_integer(bytes, "master", memory.master));
+    TRY(json_value_set_integer(bytes, "gradient", memory.gradient));
+    TRY(json_value_set_integer(bytes, "optimizer", memory.optimizer));
+    TRY(json_value_set_integer(bytes, "reduction", memory.reduction));
+    TRY(json_value_set_integer(bytes, "activations", memory.activations));
+    TRY(json_value_set_integer(bytes, "total", memory.total));
+    TRY(json_value_set_boolean(object, "recompute", memory.recompute));
+    if (device_memory > 0) TRY(json_value_set_boolean(object, "fits", memory.total <= device_memory));
     int64_t trainable = json_value_integer(json_value_get(object, "trainable_parameters"));
-    return set_integer(object, "checkpoint_bytes", 3 * (int64_t)sizeof(float) * trainable);
+    return json_value_set_integer(object, "checkpoint_bytes", 3 * (int64_t)sizeof(float) * trainable);
 }
 
 Status dry_run_print(const Options *options, const Ranks *ranks, const DryRunSettings *settings) {

@@ -138,26 +138,16 @@ static Status write_merged(Merge *merge, const Decoder *decoder, const char *dir
     return status;
 }
 
-/* The decoder on the planning device gives names and shapes. */
+/* The planned decoder gives names and shapes. */
 static Status merge_with_names(Merge *merge, const ModelConfig *config, const Options *options, const char *directory) {
-    Device *device = NULL;
-    Parameters *parameters = NULL;
-    Decoder *decoder = NULL;
-    LoraRankRule *rules = NULL;
-    DecoderSettings settings;
-    Status status;
-    TRY_GOTO(device_open(BACKEND_PLAN, 0, 0, &device), done);
-    TRY_GOTO(parameters_create(device, DTYPE_F32, &parameters), done);
-    TRY_GOTO(plan_decoder_settings(options, &settings, &rules), done);
-    TRY_GOTO(decoder_create(config, &settings, parameters, false, &decoder), done);
-    merge->names = parameters;
-    merge->lora = settings.lora;
-    TRY_GOTO(write_merged(merge, decoder, directory), done);
-done:
-    decoder_destroy(decoder);
-    parameters_destroy(parameters);
-    free(rules);
-    device_close(device);
+    PlannedDecoder planned;
+    Status status = planned_decoder_open(options, config, &planned);
+    if (!status) {
+        merge->names = planned.parameters;
+        merge->lora = planned.decoder->lora;
+        status = write_merged(merge, planned.decoder, directory);
+    }
+    planned_decoder_close(&planned);
     return status;
 }
 

@@ -183,6 +183,14 @@ Status options_apply(const char *const *sets, size_t count, Options *options) {
     return STATUS_OK;
 }
 
+Status options_set_model(Options *options, const char *path) {
+    char *copy;
+    TRY_ALLOC(copy = strdup(path));
+    free(options->model.path);
+    options->model.path = copy;
+    return STATUS_OK;
+}
+
 void options_free(Options *options) { config_free(&table, options); }
 Status options_text(const Options *options, Text *out) { return config_text(&table, options, out); }
 Status options_help(Text *out) { return config_help(&table, out); }

@@ -116,6 +116,8 @@ Status options_load(const char *path, const char *const *sets, size_t count, Opt
 Status options_load_text(const char *name, const char *text, Options *options);
 /* Overrides on top of loaded options, which stay valid also after an error. */
 Status options_apply(const char *const *sets, size_t count, Options *options);
+/* Replaces model.path. */
+Status options_set_model(Options *options, const char *path);
 void options_free(Options *options);
 /* Rules between keys that need neither data nor model: STATUS_INVALID names the key to change. */
 Status options_validate(const Options *options, OptionsPurpose purpose);

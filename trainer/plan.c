@@ -134,26 +134,33 @@ static void count_tensors(const Options *options, const Parameters *parameters, 
     out->reduction = strcmp(options->training.reduction, "exact") == 0 ? 8 * parameters->flat_elements : 0;
 }
 
+Status planned_decoder_open(const Options *options, const ModelConfig *config, PlannedDecoder *out) {
+    DecoderSettings settings = {0};
+    *out = (PlannedDecoder){0};
+    TRY(device_open(BACKEND_PLAN, 0, 0, &out->device));
+    TRY(parameters_create(out->device, options ? plan_dtype(options) : DTYPE_F32, &out->parameters));
+    if (options) TRY(plan_decoder_settings(options, &settings, &out->rules));
+    return decoder_create(config, &settings, out->parameters, true, &out->decoder);
+}
+
+void planned_decoder_close(PlannedDecoder *planned) {
+    decoder_destroy(planned->decoder);
+    parameters_destroy(planned->parameters);
+    free(planned->rules);
+    device_close(planned->device);
+    *planned = (PlannedDecoder){0};
+}
+
 Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, bool recompute, PlanMemory *out) {
-    Device *device = NULL;
-    Parameters *parameters = NULL;
-    Decoder *decoder = NULL;
-    LoraRankRule *rules = NULL;
-    DecoderSettings settings;
-    Status status;
+    PlannedDecoder planned;
     *out = (PlanMemory){.recompute = recompute};
-    TRY_GOTO(device_open(BACKEND_PLAN, 0, 0, &device), done);
-    TRY_GOTO(parameters_create(device, plan_dtype(options), &parameters), done);
-    TRY_GOTO(plan_decoder_settings(options, &settings, &rules), done);
-    TRY_GOTO(decoder_create(config, &settings, parameters, true, &decoder), done);
-    count_tensors(options, parameters, out);
-    TRY_GOTO(measure(options, decoder, device, worst, out), done);
+    Status status = planned_decoder_open(options, config, &planned);
+    if (!status) {
+        count_tensors(options, planned.parameters, out);
+        status = measure(options, planned.decoder, planned.device, worst, out);
+    }
+    planned_decoder_close(&planned);
     out->total =
         out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction + out->activations;
-done:
-    decoder_destroy(decoder);
-    parameters_destroy(parameters);
-    free(rules);
-    device_close(device);
     return status;
 }

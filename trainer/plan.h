@@ -35,6 +35,17 @@ typedef struct WorstBatch {
 /* Runs one training step on the planning device. recompute: as tape_begin. */
 Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, bool recompute, PlanMemory *out);
 
+/* The decoder of a configuration on the planning device: names, shapes and counts without weights. options NULL: the bare
+ * base model. planned_decoder_close in any case. */
+typedef struct PlannedDecoder {
+    Device *device;
+    Parameters *parameters;
+    Decoder *decoder;
+    LoraRankRule *rules;
+} PlannedDecoder;
+Status planned_decoder_open(const Options *options, const ModelConfig *config, PlannedDecoder *out);
+void planned_decoder_close(PlannedDecoder *planned);
+
 /* decoder_create's settings from the options. rules: malloc'd rank rules the settings point to; free after the decoder. */
 Status plan_decoder_settings(const Options *options, DecoderSettings *settings, LoraRankRule **rules);
 DType plan_dtype(const Options *options);

@@ -56,32 +56,23 @@ void progress_close(Progress *progress) {
     free(progress);
 }
 
-static Status set_number(JsonValue *object, const char *key, double value) {
-    /* JSON has no NaN: a step without a finite loss says null. */
-    return json_value_set(object, key, isfinite(value) ? json_value_new_number(value) : json_value_new_null());
-}
-
-static Status set_integer(JsonValue *object, const char *key, int64_t value) {
-    return json_value_set(object, key, json_value_new_integer(value));
-}
-
 static Status fill_step(const Progress *progress, const TrainingState *state, const StepReport *report, JsonValue *object) {
     const Window *w = &progress->window;
     double loss = state->loss_count ? state->loss_sum / (double)state->loss_count : NAN, steps = (double)w->steps;
-    TRY(set_integer(object, "step", state->step));
-    TRY(set_number(object, "epoch", state->epoch));
-    TRY(set_number(object, "loss", loss));
-    TRY(set_number(object, "learning_rate", report->learning_rate));
-    TRY(set_number(object, "grad_norm", report->grad_norm));
-    TRY(set_integer(object, "updates", state->updates));
-    TRY(set_integer(object, "tokens", w->tokens + w->earlier_tokens));
-    TRY(set_integer(object, "label_tokens", w->label_tokens + w->earlier_label_tokens));
-    TRY(set_number(object, "tokens_per_second", (double)w->tokens / w->seconds));
-    if (progress->matrix_rate > 0) TRY(set_number(object, "mfu", w->flops / w->seconds / progress->matrix_rate));
-    TRY(set_number(object, "step_seconds", w->seconds / steps));
-    TRY(set_number(object, "data_seconds", w->data_seconds / steps));
-    TRY(set_number(object, "comm_seconds", w->comm_seconds / steps));
-    return set_integer(object, "memory_bytes", performance_peak_memory());
+    TRY(json_value_set_integer(object, "step", state->step));
+    TRY(json_value_set_number(object, "epoch", state->epoch));
+    TRY(json_value_set_number(object, "loss", loss));
+    TRY(json_value_set_number(object, "learning_rate", report->learning_rate));
+    TRY(json_value_set_number(object, "grad_norm", report->grad_norm));
+    TRY(json_value_set_integer(object, "updates", state->updates));
+    TRY(json_value_set_integer(object, "tokens", w->tokens + w->earlier_tokens));
+    TRY(json_value_set_integer(object, "label_tokens", w->label_tokens + w->earlier_label_tokens));
+    TRY(json_value_set_number(object, "tokens_per_second", (double)w->tokens / w->seconds));
+    if (progress->matrix_rate > 0) TRY(json_value_set_number(object, "mfu", w->flops / w->seconds / progress->matrix_rate));
+    TRY(json_value_set_number(object, "step_seconds", w->seconds / steps));
+    TRY(json_value_set_number(object, "data_seconds", w->data_seconds / steps));
+    TRY(json_value_set_number(object, "comm_seconds", w->comm_seconds / steps));
+    return json_value_set_integer(object, "memory_bytes", performance_peak_memory());
 }
 
 static Status write_object(Progress *progress, int64_t step, JsonValue *object, Status status) {
@@ -132,14 +123,14 @@ Status progress_step(Progress *progress, TrainingState *state, const StepReport 
 }
 
 static Status fill_evaluation(const TrainingState *state, const EvaluationResult *result, bool best, JsonValue *object) {
-    TRY(set_integer(object, "step", state->step));
-    TRY(set_number(object, "epoch", state->epoch));
-    TRY(set_number(object, "eval_loss", result->loss));
-    TRY(set_number(object, "eval_perplexity", result->perplexity));
-    TRY(set_integer(object, "eval_label_tokens", result->label_tokens));
-    TRY(set_number(object, "eval_runtime", result->seconds));
-    TRY(set_number(object, "eval_samples_per_second", (double)result->samples / result->seconds));
-    return json_value_set(object, "best", json_value_new_boolean(best));
+    TRY(json_value_set_integer(object, "step", state->step));
+    TRY(json_value_set_number(object, "epoch", state->epoch));
+    TRY(json_value_set_number(object, "eval_loss", result->loss));
+    TRY(json_value_set_number(object, "eval_perplexity", result->perplexity));
+    TRY(json_value_set_integer(object, "eval_label_tokens", result->label_tokens));
+    TRY(json_value_set_number(object, "eval_runtime", result->seconds));
+    TRY(json_value_set_number(object, "eval_samples_per_second", (double)result->samples / result->seconds));
+    return json_value_set_boolean(object, "best", best);
 }
 
 Status progress_evaluation(Progress *progress, const TrainingState *state, const EvaluationResult *result, bool best) {
@@ -155,7 +146,7 @@ Status progress_event(Progress *progress, const TrainingState *state, const char
     if (!progress->log) return STATUS_OK;
     JsonValue *object;
     TRY_ALLOC(object = json_value_new_object());
-    Status status = set_integer(object, "step", state->step);
+    Status status = json_value_set_integer(object, "step", state->step);
     if (!status) status = json_value_set(object, "event", json_value_new_string(name, strlen(name)));
     if (!status) status = json_value_set(object, "message", json_value_new_string(message, strlen(message)));
     return write_object(progress, state->step, object, status);

@@ -108,14 +108,6 @@ static Status use_random_data(Options *options, BenchData *data, Communicator *c
     return STATUS_OK;
 }
 
-static Status set_number(JsonValue *object, const char *key, double value) {
-    return json_value_set(object, key, json_value_new_number(value));
-}
-
-static Status set_integer(JsonValue *object, const char *key, int64_t value) {
-    return json_value_set(object, key, json_value_new_integer(value));
-}
-
 static Status set_seconds(JsonValue *object, const double *seconds, int64_t steps) {
     JsonValue *list;
     TRY_ALLOC(list = json_value_new_array());
@@ -147,21 +139,21 @@ static Status fill_report(JsonValue *object, const Session *session, const Bench
     double hardware =
         performance_hardware_flops(&session->config, result->tokens, result->squared_lengths, result->recompute) / all;
     TRY(json_value_set(object, "device", json_value_new_string(session->device->name, strlen(session->device->name))));
-    TRY(set_integer(object, "world_size", session->communicator->world));
+    TRY(json_value_set_integer(object, "world_size", session->communicator->world));
     TRY(set_seconds(object, result->step_seconds + 1, steps));
-    TRY(set_number(object, "warmup_seconds", result->step_seconds[0]));
-    TRY(set_number(object, "median_step_seconds", seconds));
-    TRY(set_number(object, "tokens_per_step", tokens));
-    TRY(set_number(object, "tokens_per_second", tokens / seconds));
-    TRY(set_number(object, "model_flops_per_second", model / seconds));
-    TRY(set_number(object, "hardware_flops_per_second", hardware / seconds));
-    TRY(set_number(object, "matrix_rate", rate));
-    TRY(set_number(object, "mfu", model / seconds / (rate * world)));
-    TRY(set_number(object, "loss", result->first_loss));
-    TRY(set_number(object, "last_loss", result->last_loss));
-    TRY(json_value_set(object, "recompute", json_value_new_boolean(result->recompute)));
-    TRY(set_integer(object, "arena_peak_bytes", result->arena_peak));
-    return set_integer(object, "peak_rss_bytes", performance_peak_memory());
+    TRY(json_value_set_number(object, "warmup_seconds", result->step_seconds[0]));
+    TRY(json_value_set_number(object, "median_step_seconds", seconds));
+    TRY(json_value_set_number(object, "tokens_per_step", tokens));
+    TRY(json_value_set_number(object, "tokens_per_second", tokens / seconds));
+    TRY(json_value_set_number(object, "model_flops_per_second", model / seconds));
+    TRY(json_value_set_number(object, "hardware_flops_per_second", hardware / seconds));
+    TRY(json_value_set_number(object, "matrix_rate", rate));
+    TRY(json_value_set_number(object, "mfu", model / seconds / (rate * world)));
+    TRY(json_value_set_number(object, "loss", result->first_loss));
+    TRY(json_value_set_number(object, "last_loss", result->last_loss));
+    TRY(json_value_set_boolean(object, "recompute", result->recompute));
+    TRY(json_value_set_integer(object, "arena_peak_bytes", result->arena_peak));
+    return json_value_set_integer(object, "peak_rss_bytes", performance_peak_memory());
 }
 
 static bool has_weights(const char *model) {
@@ -239,7 +231,7 @@ static Status run(const Arguments *arguments) {
 
 Status command_bench(int argc, char **argv) {
     Arguments arguments;
-    Status status = parse_arguments(argc, argv, &arguments);
+    Status status = status_mark_shared(parse_arguments(argc, argv, &arguments)); /* all ranks were given the same */
     if (!status && arguments.help)
         fputs(usage, stdout);
     else if (!status)

@@ -103,14 +103,6 @@ static Status guess_format(const char *path, const char **format) {
     return STATUS_OK;
 }
 
-static Status set_string(char **slot, const char *value) {
-    char *copy;
-    TRY_ALLOC(copy = strdup(value));
-    free(*slot);
-    *slot = copy;
-    return STATUS_OK;
-}
-
 /* --model --input: one validation source. */
 static Status use_input(const Arguments *arguments, Options *options) {
     const char *format = arguments->format;
@@ -133,7 +125,7 @@ static Status use_input(const Arguments *arguments, Options *options) {
 }
 
 static Status fill_options(const Arguments *arguments, Options *options) {
-    if (arguments->model) TRY(set_string(&options->model.path, arguments->model));
+    if (arguments->model) TRY(options_set_model(options, arguments->model));
     if (arguments->input) {
         TRY(use_input(arguments, options));
         options->data.max_zero_label_fraction = 1.0; /* lines without a label are nothing to warn of here */
@@ -163,23 +155,15 @@ static Status load_options(const Arguments *arguments, Options *options) {
     return status;
 }
 
-static Status set_number(JsonValue *object, const char *key, double value) {
-    return json_value_set(object, key, json_value_new_number(value));
-}
-
-static Status set_integer(JsonValue *object, const char *key, int64_t value) {
-    return json_value_set(object, key, json_value_new_integer(value));
-}
-
 static Status fill_result(JsonValue *object, const EvaluationResult *result) {
-    TRY(set_number(object, "loss", result->loss));
-    TRY(set_number(object, "perplexity", result->perplexity));
-    TRY(set_number(object, "unigram_loss", result->unigram_loss));
-    TRY(set_integer(object, "samples", result->samples));
-    TRY(set_integer(object, "tokens", result->tokens));
-    TRY(set_integer(object, "label_tokens", result->label_tokens));
-    TRY(set_number(object, "seconds", result->seconds));
-    return set_number(object, "tokens_per_second", (double)result->tokens / result->seconds);
+    TRY(json_value_set_number(object, "loss", result->loss));
+    TRY(json_value_set_number(object, "perplexity", result->perplexity));
+    TRY(json_value_set_number(object, "unigram_loss", result->unigram_loss));
+    TRY(json_value_set_integer(object, "samples", result->samples));
+    TRY(json_value_set_integer(object, "tokens", result->tokens));
+    TRY(json_value_set_integer(object, "label_tokens", result->label_tokens));
+    TRY(json_value_set_number(object, "seconds", result->seconds));
+    return json_value_set_number(object, "tokens_per_second", (double)result->tokens / result->seconds);
 }
 
 static Status print_result(const EvaluationResult *result, int rank) {
@@ -207,7 +191,8 @@ static Status evaluate(const Arguments *arguments, const Options *options, const
     Tokenizer *tokenizer = NULL;
     char *directory = NULL;
     Status status;
-    if (arguments->logits && ranks->launch.world > 1) INVALID("evaluate: --logits works on one rank");
+    if (arguments->logits && ranks->launch.world > 1)
+        return status_mark_shared(INVALID_INPUT("evaluate: --logits works on one rank"));
     TRY_GOTO(ranks_agree(ranks, session_tokenizer(options, true, &tokenizer)), done);
     TRY_GOTO(data_prepare(options, tokenizer, ranks->communicator, true, &directory, NULL), done);
     TRY_GOTO(session_open(options, &ranks->launch, ranks->communicator, (SessionSettings){.training = false}, &session), done);
@@ -236,7 +221,7 @@ static Status run(const Arguments *arguments) {
 
 Status command_evaluate(int argc, char **argv) {
     Arguments arguments;
-    Status status = parse_arguments(argc, argv, &arguments);
+    Status status = status_mark_shared(parse_arguments(argc, argv, &arguments)); /* all ranks were given the same */
     if (!status && arguments.help)
         fputs(usage, stdout);
     else if (!status)

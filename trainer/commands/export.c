@@ -59,15 +59,6 @@ static Status parse_arguments(int argc, char **argv, Arguments *out) {
     return STATUS_OK;
 }
 
-static Status use_model(const char *model, Options *options) {
-    if (!model) return STATUS_OK;
-    char *copy;
-    TRY_ALLOC(copy = strdup(model));
-    free(options->model.path);
-    options->model.path = copy;
-    return STATUS_OK;
-}
-
 static Status run(const Arguments *arguments) {
     Checkpoint *checkpoint;
     Options options;
@@ -77,7 +68,7 @@ static Status run(const Arguments *arguments) {
         checkpoint_close(checkpoint);
         return status;
     }
-    status = use_model(arguments->model, &options);
+    if (arguments->model) status = options_set_model(&options, arguments->model);
     bool peft = strcmp(arguments->format, "peft") == 0;
     const char *dtype = arguments->dtype ? arguments->dtype : peft ? "float32" : options.model.dtype;
     if (!status && peft)

@@ -17,14 +17,6 @@ static const char usage[] = "Usage: adamem info\n"
                             "\n"
                             "Prints versions, device, ranks and memory as one JSON object. With mpirun or srun: of all ranks.\n";
 
-static Status set_string(JsonValue *object, const char *key, const char *value) {
-    return json_value_set(object, key, json_value_new_string(value, strlen(value)));
-}
-
-static Status set_integer(JsonValue *object, const char *key, int64_t value) {
-    return json_value_set(object, key, json_value_new_integer(value));
-}
-
 /* Fixed-size so that ranks can exchange it. */
 typedef struct RankInfo {
     char host[128], device[128];
@@ -51,11 +43,11 @@ static Status fill_ranks(JsonValue *object, const RankInfo *infos, int world) {
         JsonValue *entry;
         TRY_ALLOC(entry = json_value_new_object());
         TRY(json_value_append(list, entry));
-        TRY(set_integer(entry, "rank", infos[i].rank));
-        TRY(set_integer(entry, "local_rank", infos[i].local_rank));
-        TRY(set_string(entry, "host", infos[i].host));
-        TRY(set_string(entry, "device", infos[i].device));
-        TRY(set_integer(entry, "threads", infos[i].threads));
+        TRY(json_value_set_integer(entry, "rank", infos[i].rank));
+        TRY(json_value_set_integer(entry, "local_rank", infos[i].local_rank));
+        TRY(json_value_set_string(entry, "host", infos[i].host));
+        TRY(json_value_set_string(entry, "device", infos[i].device));
+        TRY(json_value_set_integer(entry, "threads", infos[i].threads));
     }
     return STATUS_OK;
 }
@@ -63,18 +55,18 @@ static Status fill_ranks(JsonValue *object, const RankInfo *infos, int world) {
 static Status fill(JsonValue *object, const RankInfo *infos, int world) {
     const char *why = "";
     struct utsname system;
-    TRY(set_string(object, "version", version_text()));
-    TRY(set_string(object, "build", version_build()));
-    TRY(set_string(object, "mpi", communicator_library()));
-    if (uname(&system) == 0) TRY(set_string(object, "system", system.release));
+    TRY(json_value_set_string(object, "version", version_text()));
+    TRY(json_value_set_string(object, "build", version_build()));
+    TRY(json_value_set_string(object, "mpi", communicator_library()));
+    if (uname(&system) == 0) TRY(json_value_set_string(object, "system", system.release));
     if (device_cuda_available(&why))
-        TRY(set_string(object, "cuda", "available"));
+        TRY(json_value_set_string(object, "cuda", "available"));
     else
-        TRY(set_string(object, "cuda", why));
-    TRY(set_integer(object, "cores", sysconf(_SC_NPROCESSORS_ONLN)));
-    TRY(set_integer(object, "memory_bytes", (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE)));
-    TRY(set_integer(object, "memory_available_bytes", performance_free_memory()));
-    TRY(set_integer(object, "world_size", world));
+        TRY(json_value_set_string(object, "cuda", why));
+    TRY(json_value_set_integer(object, "cores", sysconf(_SC_NPROCESSORS_ONLN)));
+    TRY(json_value_set_integer(object, "memory_bytes", (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE)));
+    TRY(json_value_set_integer(object, "memory_available_bytes", performance_free_memory()));
+    TRY(json_value_set_integer(object, "world_size", world));
     return fill_ranks(object, infos, world);
 }
 

@@ -7,6 +7,7 @@
 #include "model/decoder.h"
 #include "trainer/commands/command_line.h"
 #include "trainer/directory.h"
+#include "trainer/plan.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -143,20 +144,12 @@ static Status write_tensors(const Fill *fill, const char *directory) {
     return status;
 }
 
-/* The decoder on the planning device gives names and shapes. */
+/* The planned decoder gives names and shapes. */
 static Status write_weights(const Shape *shape, uint64_t seed, const char *directory) {
-    Device *device = NULL;
-    Parameters *parameters = NULL;
-    Decoder *decoder = NULL;
-    Status status;
-    TRY_GOTO(device_open(BACKEND_PLAN, 0, 0, &device), done);
-    TRY_GOTO(parameters_create(device, DTYPE_F32, &parameters), done);
-    TRY_GOTO(decoder_create(&shape->config, &(DecoderSettings){0}, parameters, false, &decoder), done);
-    TRY_GOTO(write_tensors(&(Fill){shape, parameters, seed}, directory), done);
-done:
-    decoder_destroy(decoder);
-    parameters_destroy(parameters);
-    device_close(device);
+    PlannedDecoder planned;
+    Status status = planned_decoder_open(NULL, &shape->config, &planned);
+    if (!status) status = write_tensors(&(Fill){shape, planned.parameters, seed}, directory);
+    planned_decoder_close(&planned);
     return status;
 }
 

@@ -22,14 +22,6 @@ static const char usage[] = "Usage: adamem inspect PATH [--json]\n"
                             "  --json  one JSON object on standard output\n"
                             "  --help  this text\n";
 
-static Status set_string(JsonValue *object, const char *key, const char *value) {
-    return json_value_set(object, key, json_value_new_string(value, strlen(value)));
-}
-
-static Status set_integer(JsonValue *object, const char *key, int64_t value) {
-    return json_value_set(object, key, json_value_new_integer(value));
-}
-
 /* A new, empty member. */
 static Status set_container(JsonValue *object, const char *key, JsonValue *container, JsonValue **out) {
     *out = container;
@@ -41,8 +33,8 @@ static Status add_tensor(JsonValue *tensors, const char *name, const char *dtype
     JsonValue *tensor = json_value_new_object(), *extents;
     *out = tensor;
     TRY(json_value_append(tensors, tensor));
-    TRY(set_string(tensor, "name", name));
-    TRY(set_string(tensor, "dtype", dtype));
+    TRY(json_value_set_string(tensor, "name", name));
+    TRY(json_value_set_string(tensor, "dtype", dtype));
     TRY(set_container(tensor, "shape", json_value_new_array(), &extents));
     for (int i = 0; i < dimensions; ++i) TRY(json_value_append(extents, json_value_new_integer(shape[i])));
     return STATUS_OK;
@@ -71,15 +63,16 @@ static Status describe_meta(const CheckpointMeta *meta, JsonValue *out) {
                     {"loss_count", meta->loss_count},
                     {"patience", meta->patience},
                     {"consecutive_skips", meta->consecutive_skips}};
-    for (size_t i = 0; i < sizeof integers / sizeof *integers; ++i) TRY(set_integer(out, integers[i].name, integers[i].value));
-    TRY(json_value_set(out, "epoch", json_value_new_number(meta->epoch)));
-    TRY(json_value_set(out, "best_metric", json_value_new_number(meta->best_metric)));
-    TRY(json_value_set(out, "loss_sum", json_value_new_number(meta->loss_sum)));
-    TRY(set_string(out, "backend", meta->backend));
-    TRY(set_string(out, "program_version", meta->program_version));
-    TRY(set_string(out, "base_fingerprint", meta->base_fingerprint));
-    TRY(set_string(out, "digest", meta->digest));
-    return set_string(out, "config", meta->config);
+    for (size_t i = 0; i < sizeof integers / sizeof *integers; ++i)
+        TRY(json_value_set_integer(out, integers[i].name, integers[i].value));
+    TRY(json_value_set_number(out, "epoch", meta->epoch));
+    TRY(json_value_set_number(out, "best_metric", meta->best_metric));
+    TRY(json_value_set_number(out, "loss_sum", meta->loss_sum));
+    TRY(json_value_set_string(out, "backend", meta->backend));
+    TRY(json_value_set_string(out, "program_version", meta->program_version));
+    TRY(json_value_set_string(out, "base_fingerprint", meta->base_fingerprint));
+    TRY(json_value_set_string(out, "digest", meta->digest));
+    return json_value_set_string(out, "config", meta->config);
 }
 
 static Status describe_checkpoint(const char *path, JsonValue *out) {
@@ -88,17 +81,17 @@ static Status describe_checkpoint(const char *path, JsonValue *out) {
     int64_t parameters = 0;
     TRY(checkpoint_open(path, &checkpoint));
     Status status;
-    TRY_GOTO(set_string(out, "kind", "checkpoint"), done);
+    TRY_GOTO(json_value_set_string(out, "kind", "checkpoint"), done);
     TRY_GOTO(describe_meta(checkpoint_meta(checkpoint), out), done);
-    TRY_GOTO(set_integer(out, "tensor_count", checkpoint_count(checkpoint)), done);
+    TRY_GOTO(json_value_set_integer(out, "tensor_count", checkpoint_count(checkpoint)), done);
     TRY_GOTO(set_container(out, "tensors", json_value_new_array(), &tensors), done);
     for (int64_t i = 0; i < checkpoint_count(checkpoint); ++i) {
         const CheckpointTensor *t = checkpoint_at(checkpoint, i);
         TRY_GOTO(add_tensor(tensors, t->name, "F32", t->dimensions, t->shape, &tensor), done);
-        TRY_GOTO(json_value_set(tensor, "moments", json_value_new_boolean(t->exp_avg != NULL)), done);
+        TRY_GOTO(json_value_set_boolean(tensor, "moments", t->exp_avg != NULL), done);
         parameters += elements(t->dimensions, t->shape);
     }
-    TRY_GOTO(set_integer(out, "parameters", parameters), done);
+    TRY_GOTO(json_value_set_integer(out, "parameters", parameters), done);
 done:
     checkpoint_close(checkpoint);
     return status;
@@ -112,8 +105,8 @@ static Status describe_tensors(const char *path, JsonValue *out) {
     TRY(safetensors_open(path, &file));
     Status status;
     TRY_GOTO(safetensors_fingerprint(file, fingerprint), done);
-    TRY_GOTO(set_string(out, "fingerprint", fingerprint), done);
-    TRY_GOTO(set_integer(out, "tensor_count", (int64_t)safetensors_count(file)), done);
+    TRY_GOTO(json_value_set_string(out, "fingerprint", fingerprint), done);
+    TRY_GOTO(json_value_set_integer(out, "tensor_count", (int64_t)safetensors_count(file)), done);
     TRY_GOTO(set_container(out, "tensors", json_value_new_array(), &tensors), done);
     for (size_t i = 0; i < safetensors_count(file); ++i) {
         const SafetensorsEntry *entry = safetensors_at(file, i);
@@ -121,15 +114,15 @@ static Status describe_tensors(const char *path, JsonValue *out) {
         parameters += elements(entry->dimensions, entry->shape);
         bytes += entry->bytes;
     }
-    TRY_GOTO(set_integer(out, "parameters", parameters), done);
-    TRY_GOTO(set_integer(out, "bytes", bytes), done);
+    TRY_GOTO(json_value_set_integer(out, "parameters", parameters), done);
+    TRY_GOTO(json_value_set_integer(out, "bytes", bytes), done);
 done:
     safetensors_close(file);
     return status;
 }
 
 static Status describe_safetensors(const char *path, JsonValue *out) {
-    TRY(set_string(out, "kind", "safetensors"));
+    TRY(json_value_set_string(out, "kind", "safetensors"));
     return describe_tensors(path, out);
 }
 
@@ -148,7 +141,7 @@ static Status include_json(const char *directory, const char *name, const char *
 }
 
 static Status describe_model(const char *path, JsonValue *out) {
-    TRY(set_string(out, "kind", "model"));
+    TRY(json_value_set_string(out, "kind", "model"));
     TRY(include_json(path, "config.json", "config", out));
     TRY(include_json(path, "adapter_config.json", "adapter_config", out));
     return describe_tensors(path, out);
@@ -166,11 +159,11 @@ static Status describe_dataset(const char *path, JsonValue *out) {
         if (length > longest) longest = length;
     }
     token_dataset_close(dataset);
-    TRY(set_string(out, "kind", "token_dataset"));
-    TRY(set_integer(out, "samples", samples));
-    TRY(set_integer(out, "tokens", tokens));
-    TRY(set_integer(out, "label_tokens", label_tokens));
-    return set_integer(out, "longest", longest);
+    TRY(json_value_set_string(out, "kind", "token_dataset"));
+    TRY(json_value_set_integer(out, "samples", samples));
+    TRY(json_value_set_integer(out, "tokens", tokens));
+    TRY(json_value_set_integer(out, "label_tokens", label_tokens));
+    return json_value_set_integer(out, "longest", longest);
 }
 
 static bool holds(const char *directory, const char *name) {
@@ -192,7 +185,7 @@ static bool ends_with(const char *text, const char *end) {
 
 static Status describe(const char *path, JsonValue *out) {
     if (!file_exists(path)) INVALID("%s: no such file or directory", path);
-    TRY(set_string(out, "path", path));
+    TRY(json_value_set_string(out, "path", path));
     if (file_is_directory(path)) {
         if (holds(path, "manifest.json")) return describe_dataset(path, out);
         if (holds(path, "config.json") || holds(path, "adapter_config.json")) return describe_model(path, out);
