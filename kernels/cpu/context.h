@@ -8,7 +8,7 @@
 typedef struct MatmulCache MatmulCache; /* kernels/cpu/gemm.h */
 
 /* Block buffers of one thread (attention tiles, matmul output tile); pages are used when touched. */
-enum { WORKSPACE_BYTES = 2 << 20 };
+enum { WORKSPACE_BYTES = 4 << 20 };
 
 typedef struct CpuContext {
     int threads;

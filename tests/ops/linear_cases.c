@@ -61,6 +61,13 @@ static void matmul_weight_gradient(Run *run, const Shape *s, DType act) {
                   (Product){.m = s->width, .n = s->hidden, .k = t, .transpose_a = true, .transpose_b = true, .alpha = 1});
 }
 
+/* Sums longer than any block that an implementation stages at once. */
+static void matmul_long_sum(Run *run, const Shape *s, DType act) {
+    if (shape_tokens(s) < 256 || s->query_heads < 4) return; /* two shapes are enough */
+    check_product(run, act, (Product){.m = 256, .n = 130, .k = 8200, .alpha = 1});
+    check_product(run, act, (Product){.m = 20, .n = 70, .k = 8200, .transpose_a = true, .alpha = 1, .wide_result = true});
+}
+
 /* Repeats ids on purpose: several tokens add to one row. */
 static int32_t *random_ids(Run *run, int64_t tokens, int64_t vocabulary) {
     int32_t *ids = calloc((size_t)tokens + 1, sizeof *ids);
@@ -235,6 +242,7 @@ static void philox_known_answers(Run *run, const Shape *s, DType act) {
 const OpCase linear_cases[] = {
     {"matmul forward", matmul_forward, true},
     {"matmul weight gradient", matmul_weight_gradient, true},
+    {"matmul long sum", matmul_long_sum, true},
     {"embedding", embedding, true},
     {"column_sum", column_sum, true},
     {"cast", cast, true},
