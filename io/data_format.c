@@ -46,8 +46,8 @@ static Status check_settings(const DataFormatFamily *family, const DataFormatSet
     if (!data_format_needs_tokenizer(family->name)) return STATUS_OK;
     if (!s->tokenizer) INVALID("format %s needs a tokenizer: model.path holds no tokenizer.json", family->name);
     if (s->vocabulary_size && tokenizer_size(s->tokenizer) > s->vocabulary_size)
-        INVALID("the tokenizer has ids up to %d but the model's vocab_size is %lld", (int)tokenizer_size(s->tokenizer) - 1,
-                (long long)s->vocabulary_size);
+        INVALID("the tokenizer in model.path has ids up to %d but the model's vocab_size is %lld",
+                (int)tokenizer_size(s->tokenizer) - 1, (long long)s->vocabulary_size);
     return STATUS_OK;
 }
 
@@ -82,9 +82,9 @@ static Status setup(DataFormat *format, const DataFormatSettings *settings) {
     TRY(copy_settings(format, settings));
     const DataFormatFamily *family = format->family;
     format->chat = family == &data_format_chat || family->system || (family->prompt && *settings->chat_template);
-    if (format->chat) TRY(chat_template_check(tokenizer_chat_template(settings->tokenizer), "the tokenizer's chat template"));
+    if (format->chat) TRY(chat_template_check(tokenizer_chat_template(settings->tokenizer), "the tokenizer in model.path"));
     bool uses_eos = family == &data_format_text || (family->prompt && !format->chat);
-    if (uses_eos && tokenizer_eos_id(settings->tokenizer) < 0) INVALID("the tokenizer names no EOS token");
+    if (uses_eos && tokenizer_eos_id(settings->tokenizer) < 0) INVALID("the tokenizer in model.path names no EOS token");
     return family->prompt ? parse_templates(format) : STATUS_OK;
 }
 
