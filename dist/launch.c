@@ -56,6 +56,13 @@ static Status check_not_a_lost_rank(int world) {
     return STATUS_OK;
 }
 
+int launch_environment_rank(void) {
+    static const char *const variables[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof variables / sizeof *variables; ++i)
+        if (getenv(variables[i])) return atoi(getenv(variables[i]));
+    return 0;
+}
+
 static Status mpi_status(int code, const char *what) {
     if (code == MPI_SUCCESS) return STATUS_OK;
     char text[MPI_MAX_ERROR_STRING] = "";
@@ -90,6 +97,8 @@ void launch_finish(int exit_status, int all_ranks_alike) {
     int started = 0, ended = 0, world = 1;
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
+    /* mpirun ends all ranks when one has failed: let rank 0 tell the error first. */
+    if (!started && exit_status != 0 && launch_environment_rank() != 0) sleep(1);
     if (!started || ended) return;
     MPI_Comm_size(MPI_COMM_WORLD, &world);
     /* The others wait in a collective that this rank will never join: only MPI_Abort reaches them. */

@@ -52,10 +52,11 @@ static Status dispatch(int argc, char **argv) {
         names[i] = commands[i].name;
         if (strcmp(name, commands[i].name) == 0) return commands[i].run(argc - 1, argv + 1);
     }
-    return command_unknown(name, names, COMMAND_COUNT);
+    return status_mark_shared(command_unknown(name, names, COMMAND_COUNT));
 }
 
 int main(int argc, char **argv) {
+    log_set_rank(launch_environment_rank(), 1); /* until MPI tells */
     Status status = dispatch(argc, argv);
     if (!status && (fflush(stdout) != 0 || ferror(stdout))) status = FAILURE("cannot write to standard output");
     int code = status_exit_code(status);

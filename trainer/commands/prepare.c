@@ -140,7 +140,7 @@ static Status run(const Arguments *arguments) {
 
 Status command_prepare(int argc, char **argv) {
     Arguments arguments;
-    Status status = parse_arguments(argc, argv, &arguments);
+    Status status = status_mark_shared(parse_arguments(argc, argv, &arguments)); /* all ranks were given the same */
     if (!status && arguments.help)
         status = print_help();
     else if (!status)

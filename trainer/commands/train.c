@@ -157,7 +157,7 @@ static Status run(const Arguments *arguments) {
 
 Status command_train(int argc, char **argv) {
     Arguments arguments;
-    Status status = parse_arguments(argc, argv, &arguments);
+    Status status = status_mark_shared(parse_arguments(argc, argv, &arguments)); /* all ranks were given the same */
     if (!status && arguments.help)
         fputs(usage, stdout);
     else if (!status && arguments.help_keys)
