@@ -1,3 +1,7 @@
-# The C half of tests/bench/tokenizer/run.sh, built on demand: ninja bench_tokenizer
-add_executable(bench_tokenizer EXCLUDE_FROM_ALL ${CMAKE_CURRENT_LIST_DIR}/tokenizer/bench_tokenizer.c)
-target_link_libraries(bench_tokenizer PRIVATE adamem_io)
+# Benchmarks are built on demand, not with the rest: ninja bench_NAME for every tests/bench/*/bench_NAME.c.
+file(GLOB BENCH_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_LIST_DIR}/*/bench_*.c)
+foreach(source ${BENCH_SOURCES})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} EXCLUDE_FROM_ALL ${source})
+  target_link_libraries(${name} PRIVATE adamem_kernels adamem_io m)
+endforeach()
