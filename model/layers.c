@@ -30,8 +30,16 @@ Status layer_embedding(Tape *tape, const Parameter *table, Tensor ids, Value **o
 
 typedef struct NormState {
     const Parameter *weight;
-    Value *rstd;
+    float epsilon;
+    Value *sum, *rstd;
 } NormState;
+
+/* The output again from the sum; rstd gets the bits it has. */
+static Status restore_norm(Tape *tape, Value *normed) {
+    const NormState *state = normed->restore_state;
+    return tape_ops(tape)->rms_norm_forward(tape_device(tape), normed->data, state->rstd->data, tensor_absent(), state->sum->data,
+                                            tensor_absent(), state->weight->value, state->epsilon);
+}
 
 /* inputs: x, delta (maybe absent); outputs: normed, sum (maybe absent). The gradient of sum goes unchanged to x and delta:
  * they share its buffer. */
@@ -69,7 +77,8 @@ Status layer_residual_rms_norm(Tape *tape, Value *x, Value *delta, const Paramet
                  .input_count = delta ? 2 : 1,
                  .outputs = {*normed, *sum},
                  .output_count = delta ? 2 : 1};
-    TRY(keep_state(tape, &(NormState){weight, rstd}, sizeof(NormState), &node.state));
+    TRY(keep_state(tape, &(NormState){weight, epsilon, *sum, rstd}, sizeof(NormState), &node.state));
+    tape_restorable(*normed, RECOMPUTE_NORMS, restore_norm, node.state);
     TRY(tape_record(tape, node, (Value *[]){*sum, rstd}, 2));
     tape_done(tape, rstd);
     return STATUS_OK;
@@ -142,6 +151,11 @@ Status layer_attention(Tape *tape, Value *q, Value *k, Value *v, const SequenceL
     return STATUS_OK;
 }
 
+static Status restore_swiglu(Tape *tape, Value *out) {
+    Value *const *inputs = out->restore_state;
+    return tape_ops(tape)->swiglu_forward(tape_device(tape), out->data, inputs[0]->data, inputs[1]->data);
+}
+
 /* gate and up are dead after this: their gradients take their memory. */
 static Status swiglu_backward(Tape *tape, Node *node) {
     Value *gate = node->inputs[0], *up = node->inputs[1];
@@ -158,6 +172,8 @@ Status layer_swiglu(Tape *tape, Value *gate, Value *up, Value **out) {
     TRY(tape_value(tape, gate->data.dtype, 2, (int64_t[]){gate->data.shape[0], gate->data.shape[1]}, needs, out));
     TRY(tape_ops(tape)->swiglu_forward(tape_device(tape), (*out)->data, gate->data, up->data));
     Node node = {.backward = swiglu_backward, .inputs = {gate, up}, .input_count = 2, .outputs = {*out}, .output_count = 1};
+    TRY(keep_state(tape, node.inputs, 2 * sizeof *node.inputs, &node.state));
+    tape_restorable(*out, RECOMPUTE_SWIGLU, restore_swiglu, node.state);
     return tape_record(tape, node, (Value *[]){gate, up}, 2);
 }
 

@@ -11,6 +11,7 @@ typedef struct GroupState {
     const SequenceLayout *layout;
     Dropout dropout;
     int count;
+    bool reads_input; /* weight gradients read the input again */
 } GroupState;
 
 static bool has_trainable(const Linear *linear) {
@@ -105,13 +106,15 @@ static bool group_has_lora(const GroupState *state) {
 static Status linear_group_backward(Tape *tape, Node *node) {
     const GroupState *state = node->state;
     Value *x = node->inputs[0];
-    Tensor dx = tensor_absent(), masked = tensor_absent(), dropped = x->data;
     void *owned = NULL;
     bool accumulate = false, masked_written = false;
     Status status = STATUS_OK;
-    if (group_has_lora(state)) TRY(lora_input(tape, x->data, state->layout, state->dropout, &dropped, &owned));
+    if (state->reads_input) TRY(tape_require(tape, x));
+    Tensor dx = tensor_absent(), masked = tensor_absent(), dropped = x->data;
+    if (state->reads_input && group_has_lora(state))
+        TRY(lora_input(tape, x->data, state->layout, state->dropout, &dropped, &owned));
     if (x->needs_gradient) TRY_GOTO(tape_gradient(tape, x, &dx, &accumulate), done);
-    if (owned && dx.data) {
+    if (state->dropout.p > 0 && group_has_lora(state) && dx.data) {
         masked = dx;
         masked.data = NULL;
         TRY_GOTO(arena_allocate(tape_arena(tape), tensor_bytes(masked), ARENA_HIGH, &masked.data), done);
@@ -133,6 +136,7 @@ Status layer_linear_group(Tape *tape, Value *x, const Linear *const *linears, in
         group.linears[i] = linears[i];
         any_trainable |= has_trainable(linears[i]);
     }
+    group.reads_input = any_trainable;
     bool needs = x->needs_gradient || any_trainable;
     Tensor dropped = x->data;
     void *owned = NULL;

@@ -12,7 +12,8 @@ typedef struct HostBlock {
 
 struct Tape {
     Arena *arena;
-    bool recording, recompute;
+    bool recording;
+    unsigned recompute;
     Node **nodes;
     int64_t node_count, node_capacity;
     Value **values;
@@ -60,7 +61,7 @@ static void release_values(Tape *tape, int64_t from) {
     tape->value_count = from;
 }
 
-Status tape_begin(Tape *tape, bool recording, bool recompute) {
+Status tape_begin(Tape *tape, bool recording, unsigned recompute) {
     release_values(tape, 0);
     tape->node_count = 0;
     tape->recording = recording;
@@ -159,7 +160,23 @@ Status tape_record(Tape *tape, Node node, Value *const *save, int save_count) {
 }
 
 void tape_done(Tape *tape, Value *value) {
-    if (value && value->saved == 0) release_data(tape, value);
+    if (!value) return;
+    bool comes_back = value->restore && (tape->recompute & value->restore_class);
+    if (value->saved == 0 || comes_back) release_data(tape, value);
+}
+
+void tape_restorable(Value *value, Recompute restore_class, Status (*restore)(Tape *, Value *), void *restore_state) {
+    value->restore = restore;
+    value->restore_class = restore_class;
+    value->restore_state = restore_state;
+}
+
+Status tape_require(Tape *tape, Value *value) {
+    if (value->data.data) return STATUS_OK;
+    if (!value->restore) FAIL("a value that the backward pass needs is gone");
+    TRY(arena_allocate(tape->arena, tensor_bytes(value->data), ARENA_HIGH, &value->data.data));
+    value->owned = true;
+    return value->restore(tape, value);
 }
 
 /* Runs nodes [from, node_count) backwards and removes them. */
@@ -233,7 +250,7 @@ static Status segment_backward(Tape *tape, Node *node) {
 Status tape_segment(Tape *tape, SegmentFunction function, void *context, Value *const *inputs, int input_count, Value **outputs,
                     int output_count) {
     int64_t first_node = tape->node_count, first_value = tape->value_count;
-    bool recording = tape->recording, recompute = recording && tape->recompute;
+    bool recording = tape->recording, recompute = recording && (tape->recompute & RECOMPUTE_LAYERS);
     if (recompute) tape->recording = false;
     Status status = function(tape, context, inputs, outputs);
     tape->recording = recording;

@@ -21,6 +21,14 @@ typedef struct Tape Tape;
 typedef struct Value Value;
 typedef struct Node Node;
 
+/* What is computed again in the backward pass instead of being kept; flags. Bits do not depend on it. */
+typedef enum Recompute {
+    RECOMPUTE_NONE = 0,
+    RECOMPUTE_LAYERS = 1, /* whole segments from their inputs */
+    RECOMPUTE_SWIGLU = 2, /* outputs of swiglu, from gate and up: little work, most memory */
+    RECOMPUTE_NORMS = 4,  /* outputs of RMSNorm, from the residual stream */
+} Recompute;
+
 typedef struct Gradient {
     Tensor tensor; /* arena, either side */
     int references;
@@ -33,6 +41,9 @@ struct Value {
     bool owned; /* memory belongs to the arena */
     int saved;  /* recorded ops that read data in the backward pass */
     Gradient *gradient;
+    Status (*restore)(Tape *, Value *); /* makes data again; NULL: cannot */
+    void *restore_state;
+    unsigned restore_class; /* Recompute flag under which data is given up */
 };
 
 #define NODE_MAX_VALUES 6
@@ -54,9 +65,9 @@ Device *tape_device(const Tape *tape);
 Arena *tape_arena(const Tape *tape);
 const Ops *tape_ops(const Tape *tape);
 
-/* Releases everything; the next forward pass starts. recording: ops are recorded for a backward pass. recompute: segments
- * are recomputed. */
-Status tape_begin(Tape *tape, bool recording, bool recompute);
+/* Releases everything; the next forward pass starts. recording: ops are recorded for a backward pass. recompute: Recompute
+ * flags. */
+Status tape_begin(Tape *tape, bool recording, unsigned recompute);
 bool tape_recording(const Tape *tape);
 /* Runs all recorded ops backwards. Gradients of parameters are added to their gradient views. */
 Status tape_backward(Tape *tape);
@@ -69,8 +80,13 @@ Status tape_external(Tape *tape, Tensor data, bool needs_gradient, Value **out);
 Status tape_host_allocate(Tape *tape, size_t bytes, void **out);
 /* Records an op; a no-op unless recording and some output needs a gradient. Values marked in save are kept for backward. */
 Status tape_record(Tape *tape, Node node, Value *const *save, int save_count);
-/* The caller will not read value again in the forward pass: released at once unless a recorded op saved it. */
+/* The caller will not read value again in the forward pass: released at once unless a recorded op saved it and it cannot,
+ * or need not, be made again. */
 void tape_done(Tape *tape, Value *value);
+/* Says how value can be made again: restore fills value->data, for which memory has been taken. */
+void tape_restorable(Value *value, Recompute restore_class, Status (*restore)(Tape *, Value *), void *restore_state);
+/* For backward functions: makes sure that value->data is there. */
+Status tape_require(Tape *tape, Value *value);
 
 typedef Status (*SegmentFunction)(Tape *tape, void *context, Value *const *inputs, Value **outputs);
 /* context must stay valid until the backward pass. outputs[] receives output_count values. */

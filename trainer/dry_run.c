@@ -183,20 +183,12 @@ static Status set_plan(JsonValue *object, const Options *options, const DataCoun
     return set_rates(object, options, &plan, settings->at);
 }
 
-static WorstBatch worst_batch(const Options *options, int64_t longest) {
-    int64_t sequences = options->training.per_device_train_batch_size, limit = options->training.max_tokens_per_micro_batch;
-    if (limit > 0 && sequences * longest > limit) sequences = limit / longest > 0 ? limit / longest : 1;
-    return (WorstBatch){sequences, longest, longest > 1 ? longest - 1 : 1};
-}
-
 static Status set_memory(JsonValue *object, const Options *options, const ModelConfig *config, int64_t longest,
                          int64_t device_memory) {
-    const char *choice = options->training.gradient_checkpointing;
     PlanMemory memory;
     JsonValue *bytes;
-    TRY(plan_memory(options, config, worst_batch(options, longest), strcmp(choice, "full") == 0, &memory));
-    if (strcmp(choice, "auto") == 0 && device_memory > 0 && memory.total > device_memory)
-        TRY(plan_memory(options, config, worst_batch(options, longest), true, &memory));
+    int64_t available = device_memory > 0 ? device_memory : INT64_MAX;
+    TRY(plan_recompute(options, config, plan_worst_batch(&options->training, longest), available, &memory));
     TRY(new_child(object, "memory", &bytes));
     TRY(json_value_set_integer(bytes, "weights", memory.weights));
     TRY(json_value_set_integer(bytes, "trainable_weights", memory.trainable_weights));
@@ -206,7 +198,7 @@ static Status set_memory(JsonValue *object, const Options *options, const ModelC
     TRY(json_value_set_integer(bytes, "reduction", memory.reduction));
     TRY(json_value_set_integer(bytes, "activations", memory.activations));
     TRY(json_value_set_integer(bytes, "total", memory.total));
-    TRY(json_value_set_boolean(object, "recompute", memory.recompute));
+    TRY(json_value_set_string(object, "recompute", plan_recompute_name(memory.recompute)));
     if (device_memory > 0) TRY(json_value_set_boolean(object, "fits", memory.total <= device_memory));
     int64_t trainable = json_value_integer(json_value_get(object, "trainable_parameters"));
     return json_value_set_integer(object, "checkpoint_bytes", 3 * (int64_t)sizeof(float) * trainable);

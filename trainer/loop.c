@@ -19,6 +19,10 @@
 /* Steps in a row without a finite gradient after which the run is given up. */
 #define MAX_CONSECUTIVE_SKIPS 5
 
+/* How long a rank that failed waits for the others, which may be in the middle of their micro-batches. With the launcher's
+ * time to end them, a lost GPU ends the job within 10 s. */
+#define FAILED_RANK_SECONDS 7.0
+
 typedef struct Loop {
     Session *session;
     TrainingData *data;
@@ -29,7 +33,7 @@ typedef struct Loop {
     BatchStream *stream;
     Progress *progress;
     TrainingState state;
-    bool recompute;
+    unsigned recompute; /* Recompute flags */
     int64_t saved_step; /* of the newest checkpoint of this process; -1 none */
 } Loop;
 
@@ -84,7 +88,8 @@ static Status train_step(Loop *loop, StepBatch *batch, StepReport *report) {
     for (int64_t i = 0; i < batch->micro_batches && !status; ++i)
         status = accumulate_micro_batch(loop, batch, &report->data_seconds);
     double reduce = clock_seconds();
-    TRY(communicator_agree(loop->session->communicator, status)); /* a rank that failed must not leave the others waiting */
+    /* A rank that failed must not leave the others waiting, nor wait until they have computed what is in vain. */
+    TRY(communicator_agree_within(loop->session->communicator, status, FAILED_RANK_SECONDS));
     TRY(gradient_reduction_finish(loop->reduction, &report->loss, &finite));
     report->comm_seconds = clock_seconds() - reduce;
     TRY(apply_update(loop, finite, report));
@@ -163,25 +168,30 @@ static Status run_steps(Loop *loop) {
     return STATUS_OK;
 }
 
-/* "auto" keeps activations when one worst-case step fits three quarters of the memory that is free. */
-static Status choose_recompute(Loop *loop) {
-    const Options *options = loop->session->options;
-    const char *choice = options->training.gradient_checkpointing;
-    loop->recompute = strcmp(choice, "full") == 0;
-    if (strcmp(choice, "auto") != 0) return STATUS_OK;
-    int64_t free_bytes = performance_free_memory();
-    int64_t longest = 1, count = options->training.per_device_train_batch_size;
+static WorstBatch worst_batch(const Loop *loop) {
+    const TrainingOptions *training = &loop->session->options->training;
+    int64_t longest = 1;
     for (int64_t i = 0; i < token_dataset_samples(loop->data->train); ++i) {
         int64_t length = token_dataset_length(loop->data->train, i);
         if (length > longest) longest = length;
     }
+    return plan_worst_batch(training, longest);
+}
+
+/* The plan for three quarters of this rank's share of the memory that is free: the rest is for the system's file cache and for
+ * what the plan does not know. The tensors themselves are allocated by now, so they are left out of both sides. */
+static Status choose_recompute(Loop *loop) {
+    const Session *session = loop->session;
     PlanMemory memory;
-    TRY(plan_memory(options, &loop->session->config, (WorstBatch){count, longest, longest - 1}, false, &memory));
-    loop->recompute = memory.activations > free_bytes / 4 * 3 / loop->session->launch->local_world;
-    int32_t any = loop->recompute; /* bits do not depend on it, but ranks should be alike */
-    TRY(loop->session->communicator->ops->max_i32(loop->session->communicator, &any, 1));
-    loop->recompute = any != 0;
-    if (loop->recompute) log_info("gradient_checkpointing = auto: activations are recomputed to save memory");
+    PlanMemory tensors;
+    WorstBatch worst = worst_batch(loop);
+    TRY(plan_memory(session->options, &session->config, (WorstBatch){1, 2, 1}, RECOMPUTE_NONE, &tensors));
+    int64_t share = performance_free_memory() / session->launch->local_world / 4 * 3;
+    TRY(plan_recompute(session->options, &session->config, worst, share + tensors.total - tensors.activations, &memory));
+    int32_t flags = (int32_t)memory.recompute; /* bits do not depend on it, but ranks should be alike */
+    TRY(session->communicator->ops->max_i32(session->communicator, &flags, 1));
+    loop->recompute = (unsigned)flags;
+    if (flags) log_info("recomputed in the backward pass: %s", plan_recompute_name(loop->recompute));
     return STATUS_OK;
 }
 
@@ -192,8 +202,8 @@ static Status open_steps(Loop *loop) {
     ReductionKind kind = strcmp(options->training.reduction, "exact") == 0 ? REDUCTION_EXACT : REDUCTION_FLOAT;
     loop->objective = objective_by_name(options->training.objective);
     TRY(choose_recompute(loop));
-    TRY(gradient_reduction_create(session->device, session->communicator, kind, session->parameters->gradient, 1,
-                                  &loop->reduction));
+    ReductionRoute route = {.control = session->communicator, .device = session->device_communicator};
+    TRY(gradient_reduction_create(session->device, route, kind, session->parameters->gradient, 1, &loop->reduction));
     TRY(optimizer_create(options, session->parameters, session->arena, &loop->optimizer));
     SamplerSettings settings = {.seed = (uint64_t)options->run.seed,
                                 .shuffle = options->data.shuffle,

@@ -18,7 +18,7 @@ typedef struct BenchResult {
     int64_t tokens;
     double squared_lengths;
     int64_t arena_peak; /* bytes */
-    bool recompute;
+    unsigned recompute; /* Recompute flags */
 } BenchResult;
 Status train_bench(Session *session, TrainingData *data, const Plan *plan, int64_t steps, BenchResult *out);
 

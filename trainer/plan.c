@@ -72,6 +72,12 @@ Status plan_decoder_settings(const Options *options, DecoderSettings *settings, 
     return status;
 }
 
+WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest) {
+    int64_t sequences = training->per_device_train_batch_size, limit = training->max_tokens_per_micro_batch;
+    if (limit > 0 && sequences * longest > limit) sequences = limit / longest > 0 ? limit / longest : 1;
+    return (WorstBatch){sequences, longest, longest > 1 ? longest - 1 : 1};
+}
+
 /* Sequences of equal length, labels at the end of each: what the loss sees of a worst-case batch. */
 static Status fill_worst_batch(WorstBatch worst, PackedBatch *out) {
     int64_t tokens = worst.sequences * worst.longest;
@@ -94,7 +100,7 @@ static Status fill_worst_batch(WorstBatch worst, PackedBatch *out) {
 }
 
 /* One forward and backward pass of the real code; on the planning device nothing is computed. */
-static Status walk_step(const Options *options, const Decoder *decoder, Tape *tape, DeviceBatch *batch, bool recompute) {
+static Status walk_step(const Options *options, const Decoder *decoder, Tape *tape, DeviceBatch *batch, unsigned recompute) {
     Value *hidden;
     DecoderRun run = {.layout = &batch->layout, .dropout = {.p = (float)options->lora.lora_dropout}};
     TRY(tape_begin(tape, true, recompute));
@@ -151,7 +157,7 @@ void planned_decoder_close(PlannedDecoder *planned) {
     *planned = (PlannedDecoder){0};
 }
 
-Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, bool recompute, PlanMemory *out) {
+Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, unsigned recompute, PlanMemory *out) {
     PlannedDecoder planned;
     *out = (PlanMemory){.recompute = recompute};
     Status status = planned_decoder_open(options, config, &planned);
@@ -163,4 +169,26 @@ Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch
     out->total =
         out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction + out->activations;
     return status;
+}
+
+static const unsigned recompute_levels[] = {RECOMPUTE_NONE, RECOMPUTE_SWIGLU, RECOMPUTE_SWIGLU | RECOMPUTE_NORMS,
+                                            RECOMPUTE_LAYERS};
+#define RECOMPUTE_LEVELS (sizeof recompute_levels / sizeof *recompute_levels)
+
+const char *plan_recompute_name(unsigned recompute) {
+    static const char *const names[RECOMPUTE_LEVELS] = {"none", "swiglu", "swiglu and norms", "layers"};
+    for (size_t i = 0; i < RECOMPUTE_LEVELS; ++i)
+        if (recompute_levels[i] == recompute) return names[i];
+    return "other";
+}
+
+Status plan_recompute(const Options *options, const ModelConfig *config, WorstBatch worst, int64_t available, PlanMemory *out) {
+    const char *choice = options->training.gradient_checkpointing;
+    if (strcmp(choice, "none") == 0) return plan_memory(options, config, worst, RECOMPUTE_NONE, out);
+    if (strcmp(choice, "full") == 0) return plan_memory(options, config, worst, RECOMPUTE_LAYERS, out);
+    for (size_t i = 0; i < RECOMPUTE_LEVELS; ++i) {
+        TRY(plan_memory(options, config, worst, recompute_levels[i], out));
+        if (out->total <= available) break;
+    }
+    return STATUS_OK;
 }

@@ -24,7 +24,7 @@ typedef struct PlanMemory {
     int64_t master, gradient, optimizer, reduction;
     int64_t activations; /* arena peak of one worst-case training step: activations, gradients, scratch */
     int64_t total;
-    bool recompute; /* what the figure for activations assumes */
+    unsigned recompute; /* Recompute flags that the figure for activations assumes */
 } PlanMemory;
 
 /* The worst micro-batch: as many tokens as a micro-batch of these sequences can have. */
@@ -32,8 +32,15 @@ typedef struct WorstBatch {
     int64_t sequences, longest, labels_per_sequence;
 } WorstBatch;
 
-/* Runs one training step on the planning device. recompute: as tape_begin. */
-Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, bool recompute, PlanMemory *out);
+/* Of a configuration whose longest sample has `longest` tokens. */
+WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest);
+
+/* Runs one training step on the planning device. recompute: Recompute flags. */
+Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, unsigned recompute, PlanMemory *out);
+/* training.gradient_checkpointing: none, full (whole layers), or auto: of nothing, swiglu, swiglu and norms, layers the first
+ * with which all fits into `available` bytes; layers when none does. */
+Status plan_recompute(const Options *options, const ModelConfig *config, WorstBatch worst, int64_t available, PlanMemory *out);
+const char *plan_recompute_name(unsigned recompute); /* "none", "swiglu", "swiglu and norms", "layers" */
 
 /* The decoder of a configuration on the planning device: names, shapes and counts without weights. options NULL: the bare
  * base model. planned_decoder_close in any case. */

@@ -136,8 +136,9 @@ static Status fill_report(JsonValue *object, const Session *session, const Bench
     double seconds = median_step(result, steps), all = (double)(steps + 1), world = session->communicator->world;
     double tokens = (double)result->tokens / all;
     double model = performance_model_flops(&session->config, result->tokens, result->squared_lengths) / all;
-    double hardware =
-        performance_hardware_flops(&session->config, result->tokens, result->squared_lengths, result->recompute) / all;
+    double hardware = performance_hardware_flops(&session->config, result->tokens, result->squared_lengths,
+                                                 (result->recompute & RECOMPUTE_LAYERS) != 0) /
+                      all;
     TRY(json_value_set(object, "device", json_value_new_string(session->device->name, strlen(session->device->name))));
     TRY(json_value_set_integer(object, "world_size", session->communicator->world));
     TRY(set_seconds(object, result->step_seconds + 1, steps));
@@ -151,7 +152,7 @@ static Status fill_report(JsonValue *object, const Session *session, const Bench
     TRY(json_value_set_number(object, "mfu", model / seconds / (rate * world)));
     TRY(json_value_set_number(object, "loss", result->first_loss));
     TRY(json_value_set_number(object, "last_loss", result->last_loss));
-    TRY(json_value_set_boolean(object, "recompute", result->recompute));
+    TRY(json_value_set_string(object, "recompute", plan_recompute_name(result->recompute)));
     TRY(json_value_set_integer(object, "arena_peak_bytes", result->arena_peak));
     return json_value_set_integer(object, "peak_rss_bytes", performance_peak_memory());
 }

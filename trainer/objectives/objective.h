@@ -8,7 +8,7 @@ typedef struct ObjectiveInput {
     const PackedBatch *batch;
     int64_t step;         /* of the run: keys dropout */
     bool training;        /* dropout on, ops recorded, gradients scaled by 1 / label_tokens */
-    bool recompute;       /* gradient checkpointing */
+    unsigned recompute;   /* Recompute flags (gradient checkpointing) */
     int64_t label_tokens; /* of the whole global batch (or data set): what the loss is divided by */
 } ObjectiveInput;
 
