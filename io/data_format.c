@@ -1,6 +1,7 @@
 #include "io/data_format_family.h"
 
 #include "io/chat_template.h"
+#include "io/utf8.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -36,7 +37,16 @@ static Status unknown_format(const char *name) {
     return status;
 }
 
+static Status check_utf8(const char *key, const char *value) {
+    size_t length = strlen(value), valid = utf8_valid_prefix(value, length);
+    if (valid < length) INVALID("%s: invalid UTF-8 at byte %zu", key, valid);
+    return STATUS_OK;
+}
+
 static Status check_settings(const DataFormatFamily *family, const DataFormatSettings *s) {
+    TRY(check_utf8("data.prompt_template", s->prompt_template));
+    TRY(check_utf8("data.completion_template", s->completion_template));
+    TRY(check_utf8("data.system", s->system));
     if (s->max_length < 2) INVALID("data.max_length = %lld: a sample needs at least 2 tokens", (long long)s->max_length);
     if (*s->chat_template && strcmp(s->chat_template, "chatml"))
         INVALID("data.chat_template = \"%s\": only \"chatml\" or \"\" (none)", s->chat_template);

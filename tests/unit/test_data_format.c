@@ -256,6 +256,11 @@ static void configuration_errors_name_the_key(void **state) {
     assert_refused(world, &s, "{}", "data.prompt_template: unknown field {artcle}; fields of this format: article");
     s.prompt_template = "{article";
     assert_refused(world, &s, "{}", "data.prompt_template: \"{\" without \"}\"");
+    s.prompt_template = "\xc3\xa9{article}\xc3";
+    assert_refused(world, &s, "{}", "data.prompt_template: invalid UTF-8 at byte 11");
+    s = settings_of(world, "memory");
+    s.system = "\xff";
+    assert_refused(world, &s, "{}", "data.system: invalid UTF-8 at byte 0");
     s = settings_of(world, "text");
     s.completion_template = "x";
     assert_refused(world, &s, "{}", "data.completion_template: format text takes no template");
