@@ -10,6 +10,7 @@
 #include "trainer/optimizer.h"
 #include "trainer/performance.h"
 #include "trainer/progress.h"
+#include "trainer/ranks.h"
 #include "trainer/training_state.h"
 
 #include <math.h>
@@ -18,10 +19,6 @@
 
 /* Steps in a row without a finite gradient after which the run is given up. */
 #define MAX_CONSECUTIVE_SKIPS 5
-
-/* How long a rank that failed waits for the others, which may be in the middle of their micro-batches. With the launcher's
- * time to end them, a lost GPU ends the job within 10 s. */
-#define FAILED_RANK_SECONDS 7.0
 
 typedef struct Loop {
     Session *session;
@@ -119,10 +116,14 @@ static Status save(Loop *loop, bool best) {
     return STATUS_OK;
 }
 
+static bool out_of_patience(const Loop *loop) {
+    int64_t limit = loop->session->options->training.early_stopping_patience;
+    return limit > 0 && loop->state.patience >= limit;
+}
+
 /* Evaluates, keeps the best checkpoint, counts patience. *stop: early stopping. */
 static Status evaluate(Loop *loop, bool *stop) {
     TrainingState *state = &loop->state;
-    const TrainingOptions *training = &loop->session->options->training;
     EvaluationResult result;
     TRY(evaluate_loss(loop->session, loop->objective, loop->data->validation, loop->session->options->evaluation.max_samples,
                       &result));
@@ -136,7 +137,7 @@ static Status evaluate(Loop *loop, bool *stop) {
     }
     TRY(progress_evaluation(loop->progress, state, &result, best));
     if (best) TRY(save(loop, true));
-    *stop = training->early_stopping_patience > 0 && state->patience >= training->early_stopping_patience;
+    *stop = out_of_patience(loop);
     if (*stop) {
         log_info("stopping early: %lld evaluations without a better eval_loss than %.4f at step %lld", (long long)state->patience,
                  state->best_metric, (long long)state->best_step);
@@ -150,7 +151,7 @@ static bool due(int64_t step, int64_t every) { return every > 0 && step % every 
 static Status run_steps(Loop *loop) {
     TrainingState *state = &loop->state;
     const TrainingOptions *training = &loop->session->options->training;
-    bool stop = false;
+    bool stop = out_of_patience(loop); /* a run that stopped early stays stopped when it is started again */
     while (state->step < loop->plan->total_steps && !stop) {
         TRY(step_and_report(loop));
         if (state->consecutive_skips >= MAX_CONSECUTIVE_SKIPS)
