@@ -93,7 +93,10 @@ static dnnl_status_t create_layouts(Gemm *gemm) {
     const GemmShape *s = &gemm->shape;
     dnnl_data_type_t type = s->bf16 ? dnnl_bf16 : dnnl_f32;
     dnnl_dims_t a = {s->m, s->k}, b = {s->k, s->n}, c = {s->m, s->n};
-    dnnl_dims_t a_strides = {s->transpose_a ? 1 : s->lda, s->transpose_a ? s->lda : 1};
+    /* A dimension of size one may have any stride, and of two strides of one oneDNN 3.7 believes the wrong one: it takes a
+     * column of a wider matrix as dense. A stride that no dense matrix has leads it to its reference implementation. */
+    bool strided_column = s->transpose_a && s->m == 1 && s->lda > 1;
+    dnnl_dims_t a_strides = {strided_column ? s->lda * s->k : s->transpose_a ? 1 : s->lda, s->transpose_a ? s->lda : 1};
     dnnl_dims_t b_strides = {s->transpose_b ? 1 : s->ldb, s->transpose_b ? s->ldb : 1};
     dnnl_dims_t c_strides = {s->n, 1};
     dnnl_status_t status = layout_create(&gemm->a, a, type, a_strides);
@@ -105,8 +108,8 @@ static dnnl_status_t create_layouts(Gemm *gemm) {
 static dnnl_status_t create_primitive(Gemm *gemm, dnnl_primitive_desc_t descriptor) {
     const char *implementation = NULL;
     dnnl_status_t status = dnnl_primitive_desc_query(descriptor, dnnl_query_impl_info_str, 0, &implementation);
-    /* The reference implementation is a hundred times slower than widening to fp32. */
-    if (status || (gemm->shape.bf16 && strstr(implementation, "ref"))) return status;
+    /* The reference implementation is a hundred times slower than widening to fp32; for one row that is fast enough. */
+    if (status || (gemm->shape.bf16 && gemm->shape.m > 1 && strstr(implementation, "ref"))) return status;
     status = layout_clone(&gemm->scratchpad, dnnl_primitive_desc_query_md(descriptor, dnnl_query_scratchpad_md, 0));
     if (status) return status;
     gemm->scratchpad_bytes = dnnl_memory_desc_get_size(gemm->scratchpad);

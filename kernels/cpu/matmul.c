@@ -76,6 +76,13 @@ static Status prepare(Product *p) {
     return STATUS_OK;
 }
 
+/* One slow tile among fast ones would have no primitive. */
+static bool all_prepared(const Product *p) {
+    bool all = true;
+    for (int i = 0; i < 8; ++i) all = all && p->gemm[i & 1][i >> 1 & 1][i >> 2];
+    return all;
+}
+
 /* Dense copies of a [rows, columns] part of a bf16 matrix. */
 static void widen(float *to, const uint16_t *from, int64_t stride, int64_t rows, int64_t columns) {
     for (int64_t r = 0; r < rows; ++r) {
@@ -225,7 +232,7 @@ Status cpu_matmul_strided(Device *device, Tensor c, Tensor a, int64_t lda, bool 
     p.staging = p.bf16 && !transpose_a && !transpose_b && p.tile_n < p.n && p.m >= TILE_M ? PACKED : DIRECT;
     p.block_k = p.staging == PACKED ? minimum(PACK_K, p.k) : p.k;
     TRY(prepare(&p));
-    if (!p.gemm[0][0][0]) {
+    if (!all_prepared(&p)) {
         p.staging = WIDENED;
         p.block_k = minimum(WIDEN_K, p.k);
         TRY(prepare(&p));
