@@ -23,7 +23,7 @@ for command in prepare train bench; do
     refuse "$command: no such file" 'nowhere.cfg: cannot .*No such file' "$command" --config nowhere.cfg
     refuse "$command: a directory" '^error: model: ' "$command" --config model
 done
-refuse "evaluate: nothing" 'evaluate: give --config FILE, or --model DIR and --input FILE' evaluate
+refuse "evaluate: nothing" 'evaluate: give --config FILE, .*or --model DIR and --input FILE' evaluate
 refuse "evaluate: --model alone" 'evaluate: give --config FILE' evaluate --model model
 refuse "evaluate: mixed" '--config goes with --checkpoint' evaluate --config good.cfg --input data.jsonl
 refuse "evaluate: format" 'unknown.jsonl: cannot tell the format|unknown.jsonl: cannot open' evaluate --model model --input unknown.jsonl

@@ -4,5 +4,6 @@ foreach(table command_line configuration data model runs)
   set_tests_properties(bad_input_${table} PROPERTIES LABELS unit TIMEOUT 300)
   if(ADAMEM_SANITIZE) # slower by design
     set_property(TEST bad_input_${table} PROPERTY ENVIRONMENT BAD_INPUT_SECONDS=20)
+    set_property(TEST bad_input_${table} PROPERTY TIMEOUT 1200)
   endif()
 endforeach()
