@@ -82,7 +82,14 @@ static Status refuse_unsupported(const JsonValue *json) {
                                        "megatron_config",
                                        "exclude_modules",
                                        "target_parameters",
-                                       "alora_invocation_tokens"};
+                                       "alora_invocation_tokens",
+                                       "layer_replication",
+                                       "use_qalora",
+                                       "use_bdlora",
+                                       "kasa_config",
+                                       "velora_config",
+                                       "monteclora_config",
+                                       "arrow_config"};
     for (size_t i = 0; i < sizeof keys / sizeof *keys; ++i) {
         const JsonValue *v = json_value_get(json, keys[i]);
         const char *text = v ? json_value_string(v, NULL) : NULL;
@@ -104,6 +111,17 @@ static Status quoted(Text *out, const char *text) {
         TRY(text_append(out, text, 1));
     }
     return text_append(out, "\"", 1);
+}
+
+/* PEFT looks a module up in rank_pattern and in alpha_pattern separately, and takes the first match of each; our rules hold
+ * both numbers. They mean the same when both objects have the same patterns in the same order (or there are no alphas). */
+static Status check_alpha_pattern(const JsonValue *ranks, const JsonValue *alphas) {
+    bool same = json_value_size(alphas) == json_value_size(ranks);
+    for (size_t i = 0; same && i < json_value_size(alphas); ++i)
+        same = strcmp(json_value_key_at(ranks, i, NULL), json_value_key_at(alphas, i, NULL)) == 0;
+    if (json_value_size(alphas) && !same)
+        INVALID("alpha_pattern has other patterns than rank_pattern, or another order; that is not supported");
+    return STATUS_OK;
 }
 
 /* The lora group as configuration text, so that the option table checks types and ranges. */
@@ -129,18 +147,16 @@ static Status adapter_text(const char *directory, const JsonValue *json, Text *o
     }
     TRY(text_append_string(out, " ]; rank_pattern = ( "));
     const JsonValue *ranks = json_value_get(json, "rank_pattern"), *alphas = json_value_get(json, "alpha_pattern");
+    TRY(check_alpha_pattern(ranks, alphas));
     for (size_t i = 0; i < json_value_size(ranks); ++i) {
         JsonValue *rank;
         const char *pattern = json_value_key_at(ranks, i, &rank);
         const JsonValue *own = json_value_get(alphas, pattern);
+        if (!json_value_is_integer(rank)) INVALID("rank_pattern \"%s\" must be an integer", pattern);
         TRY(text_append_string(out, i ? ", { pattern = " : "{ pattern = "));
         TRY(quoted(out, pattern));
         TRY(text_append_format(out, "; r = %lld; lora_alpha = %.17g; }", (long long)json_value_integer(rank),
                                own ? json_value_number(own) : alpha));
-    }
-    for (size_t i = 0; i < json_value_size(alphas); ++i) {
-        const char *pattern = json_value_key_at(alphas, i, NULL);
-        if (!json_value_get(ranks, pattern)) INVALID("alpha_pattern \"%s\" has no rank_pattern; not supported", pattern);
     }
     return text_append_string(out, " ); };\n");
 }
