@@ -1,5 +1,7 @@
 #include "dist/communicator.h"
 
+#include "dist/deadline.h"
+
 #include <stdio.h>
 
 #define MESSAGE_BYTES 1024
@@ -50,4 +52,16 @@ Status communicator_agree(Communicator *communicator, Status status) {
     status_free(status);
     return status_mark_shared(
         status_new((StatusClass)report.class_, __FILE__, __LINE__, "rank %d failed: %s", teller, report.message));
+}
+
+Status communicator_agree_within(Communicator *communicator, Status status, double seconds) {
+    Deadline *deadline = NULL;
+    if (communicator->world > 1 && severity_of(status) == 3) {
+        char message[MESSAGE_BYTES];
+        snprintf(message, sizeof message, "rank %d failed: %s", communicator->rank, status_message(status));
+        deadline = deadline_start(seconds, status_exit_code(status), message);
+    }
+    status = communicator_agree(communicator, status);
+    deadline_cancel(deadline);
+    return status;
 }

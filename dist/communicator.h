@@ -1,4 +1,4 @@
-/* Collectives between ranks, behind one table: MPI for host memory, NCCL for device memory (communicator_nccl.c).
+/* Collectives between ranks, behind one table: MPI for host memory, NCCL for device memory (communicator_device.h).
  *
  * Every function is Collective: all ranks call it, in the same order, with the same count. Sums of integers are exact
  * whatever the order; float sums are for reduction = "float" only. Counts are 64-bit; implementations cut them where the
@@ -8,12 +8,14 @@
 
 #include "io/status.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 typedef struct Communicator Communicator;
 
 typedef struct CommunicatorOps {
     const char *name;
+    bool device_pointers; /* data, in and out lie on the device, in the order of its stream; else on the host */
     Status (*sum_i64)(Communicator *, int64_t *data, int64_t count); /* in place, all ranks get the sum */
     Status (*sum_f32)(Communicator *, float *data, int64_t count);
     Status (*max_i32)(Communicator *, int32_t *data, int64_t count);
@@ -40,5 +42,8 @@ void communicator_destroy(Communicator *communicator); /* Collective; accepts NU
  * its own, or "rank N failed: MESSAGE" with the lowest such N. Failures and bad input are worse than diverged, that is
  * worse than stopped. Takes ownership of status. Called where ranks must agree to go on. */
 Status communicator_agree(Communicator *communicator, Status status);
+/* Collective. communicator_agree where the others may be computing for long yet: a failed rank that they do not join within
+ * `seconds` prints its message and ends its process, and through the launcher the job. Only where nothing is half-written. */
+Status communicator_agree_within(Communicator *communicator, Status status, double seconds);
 
 #endif

@@ -16,7 +16,8 @@ typedef __int128 FixedSum;
 
 struct GradientReduction {
     Device *device;
-    Communicator *communicator;
+    Communicator *communicator; /* host pointers */
+    Communicator *direct;       /* device pointers, or NULL */
     ReductionKind kind;
     Tensor gradient;
     int64_t n;
@@ -28,7 +29,7 @@ struct GradientReduction {
     Arena *scratch; /* float: of the finiteness check */
     size_t scratch_bytes;
     double *squares; /* float: [1] device */
-    void *staging;   /* [STAGING_BYTES] host; NULL where the device is the host or there is one rank */
+    void *staging;   /* [STAGING_BYTES] host; NULL where sums need no detour */
 };
 
 static int32_t out_of_range(double x) { return !(fabs(x) < FIXED_POINT_LIMIT); }
@@ -87,18 +88,20 @@ static Status allocate_float(GradientReduction *r) {
 
 static Status allocate(GradientReduction *r) {
     TRY_ALLOC(r->scalar_sums = calloc((size_t)r->scalar_count + 1, sizeof *r->scalar_sums));
-    if (r->communicator->world > 1 && !device_is_host(r->device)) TRY_ALLOC(r->staging = malloc(STAGING_BYTES));
+    bool detour = r->communicator->world > 1 && !device_is_host(r->device) && !r->direct;
+    if (detour) TRY_ALLOC(r->staging = malloc(STAGING_BYTES));
     return r->kind == REDUCTION_EXACT ? allocate_exact(r) : allocate_float(r);
 }
 
-Status gradient_reduction_create(Device *device, Communicator *communicator, ReductionKind kind, Tensor gradient, int scalars,
+Status gradient_reduction_create(Device *device, ReductionRoute route, ReductionKind kind, Tensor gradient, int scalars,
                                  GradientReduction **out) {
     Status status;
     GradientReduction *r = calloc(1, sizeof *r);
     *out = NULL;
     if (r) {
         *r = (GradientReduction){.device = device,
-                                 .communicator = communicator,
+                                 .communicator = route.control,
+                                 .direct = route.device,
                                  .kind = kind,
                                  .gradient = gradient,
                                  .n = tensor_elements(gradient),
@@ -106,7 +109,7 @@ Status gradient_reduction_create(Device *device, Communicator *communicator, Red
         status = gradient.dtype == DTYPE_F32 ? allocate(r) : FAILURE("the gradient buffer is not F32");
     } else
         status = FAILURE("out of memory for the gradient reduction");
-    status = communicator_agree(communicator, status);
+    status = communicator_agree(route.control, status);
     if (status)
         gradient_reduction_destroy(r);
     else
@@ -142,22 +145,31 @@ Status gradient_reduction_add(GradientReduction *r, const double *scalars) {
                                                   tensor_1d(r->gradient.data, DTYPE_F32, r->n));
 }
 
-static Status sum_host(const GradientReduction *r, void *data, int64_t count) {
-    const CommunicatorOps *ops = r->communicator->ops;
-    return r->kind == REDUCTION_EXACT ? ops->sum_i64(r->communicator, data, count) : ops->sum_f32(r->communicator, data, count);
+static Status sum_with(Communicator *communicator, ReductionKind kind, void *data, int64_t count) {
+    const CommunicatorOps *ops = communicator->ops;
+    return kind == REDUCTION_EXACT ? ops->sum_i64(communicator, data, count) : ops->sum_f32(communicator, data, count);
+}
+
+/* On the device itself. All ranks first finish their own work: the time limit of a device communicator counts from where the
+ * first rank begins. */
+static Status sum_directly(GradientReduction *r, void *data) {
+    TRY(device_synchronize(r->device));
+    TRY(r->communicator->ops->barrier(r->communicator));
+    return sum_with(r->direct, r->kind, data, r->n);
 }
 
 /* In place over ranks on device memory, whose elements are int64 (exact) or float. */
 static Status sum_over_ranks(GradientReduction *r, void *data) {
     if (r->communicator->world == 1) return STATUS_OK;
-    if (device_is_host(r->device)) return sum_host(r, data, r->n);
+    if (r->direct) return sum_directly(r, data);
+    if (device_is_host(r->device)) return sum_with(r->communicator, r->kind, data, r->n);
     size_t element = r->kind == REDUCTION_EXACT ? sizeof(int64_t) : sizeof(float);
     int64_t chunk = (int64_t)(STAGING_BYTES / element);
     for (int64_t done = 0; done < r->n; done += chunk) {
         int64_t count = r->n - done < chunk ? r->n - done : chunk;
         char *part = (char *)data + (size_t)done * element;
         TRY(device_download(r->device, r->staging, part, (size_t)count * element));
-        TRY(sum_host(r, r->staging, count));
+        TRY(sum_with(r->communicator, r->kind, r->staging, count));
         TRY(device_upload(r->device, part, r->staging, (size_t)count * element));
     }
     return device_synchronize(r->device); /* the staging buffer is free again */

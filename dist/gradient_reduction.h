@@ -16,9 +16,14 @@
 typedef struct GradientReduction GradientReduction;
 typedef enum ReductionKind { REDUCTION_EXACT, REDUCTION_FLOAT } ReductionKind;
 
+typedef struct ReductionRoute {
+    Communicator *control; /* host pointers: flags, scalars, and the gradient where there is no other way */
+    Communicator *device;  /* device pointers (communicator_device.h); NULL: the gradient passes through host memory */
+} ReductionRoute;
+
 /* gradient: [n] F32 device buffer that micro-batches add into and that finish() fills with the total. scalars: how many
- * doubles are summed beside it. Collective. */
-Status gradient_reduction_create(Device *device, Communicator *communicator, ReductionKind kind, Tensor gradient, int scalars,
+ * doubles are summed beside it. The communicators must outlive the reduction. Collective. */
+Status gradient_reduction_create(Device *device, ReductionRoute route, ReductionKind kind, Tensor gradient, int scalars,
                                  GradientReduction **out);
 void gradient_reduction_destroy(GradientReduction *reduction);
 /* After each micro-batch's backward pass: takes the gradient buffer (zeroed behind it in exact mode) and adds scalars[]

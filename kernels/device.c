@@ -213,3 +213,17 @@ Status device_fill_zero(Device *device, void *data, size_t bytes) {
 Status device_synchronize(Device *device) { return device->memory->synchronize(device); }
 
 bool device_is_host(const Device *device) { return device->memory->is_host; }
+
+static Status no_stream(const Device *device) { FAIL("%s has no stream of work", device->name); }
+
+Status device_stream(Device *device, void **stream) {
+    return device->memory->stream ? device->memory->stream(device, stream) : no_stream(device);
+}
+
+Status device_poll(Device *device, bool *idle) {
+    return device->memory->poll ? device->memory->poll(device, idle) : no_stream(device);
+}
+
+Status device_identity(Device *device, char text[DEVICE_IDENTITY_BYTES]) {
+    return device->memory->identity ? device->memory->identity(device, text) : no_stream(device);
+}

@@ -37,12 +37,20 @@ bool device_cuda_available(const char **why);
 /* 64-byte (CPU) or 256-byte (CUDA) aligned. Contents undefined. */
 Status device_allocate(Device *device, size_t bytes, void **out);
 void device_release(Device *device, void *data);
-Status device_upload(Device *device, void *destination, const void *host, size_t bytes);   /* host -> device */
-Status device_download(Device *device, void *host, const void *source, size_t bytes);      /* device -> host, waits */
-Status device_copy(Device *device, void *destination, const void *source, size_t bytes);   /* within the device */
+Status device_upload(Device *device, void *destination, const void *host, size_t bytes); /* host -> device */
+Status device_download(Device *device, void *host, const void *source, size_t bytes);    /* device -> host, waits */
+Status device_copy(Device *device, void *destination, const void *source, size_t bytes); /* within the device */
 Status device_fill_zero(Device *device, void *data, size_t bytes);
 Status device_synchronize(Device *device);
 /* Whether host pointers may be used as device pointers (mapped weights are then not copied). */
 bool device_is_host(const Device *device);
+
+/* For libraries that work on the device beside its ops. They fail on a device without a stream (CPU, planner). */
+#define DEVICE_IDENTITY_BYTES 64
+Status device_stream(Device *device, void **stream); /* cudaStream_t; makes the device the calling thread's current one */
+/* Whether all work issued so far has finished, without waiting; the device's error where it failed. */
+Status device_poll(Device *device, bool *idle);
+/* Equal for two processes of one machine that use the same device: its PCI address. */
+Status device_identity(Device *device, char text[DEVICE_IDENTITY_BYTES]);
 
 #endif

@@ -19,6 +19,10 @@ struct DeviceMemory {
     Status (*zero)(Device *device, void *data, size_t bytes);
     Status (*synchronize)(Device *device);
     bool is_host; /* host pointers are device pointers */
+    /* NULL where the device has no stream. */
+    Status (*stream)(Device *device, void **stream);
+    Status (*poll)(Device *device, bool *idle);
+    Status (*identity)(Device *device, char text[DEVICE_IDENTITY_BYTES]);
 };
 
 #ifdef ADAMEM_HAVE_CUDA

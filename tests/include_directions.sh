@@ -25,7 +25,7 @@ violations() {
             may["tests"] = "^(tests|trainer|model|dist|kernels|io)/"
             # Libraries: headers, files that may include them, in words.
             library("^mpi[^/]*\\.h$", "^dist/", "MPI belongs in dist/")
-            library("^nccl", "^dist/", "NCCL belongs in dist/")
+            library("^nccl[^/]*\\.h$", "^(dist/|tests/nccl_stand_in/)", "NCCL belongs in dist/")
             library("^(cuda|cublas|cudnn|curand|nvtx|nvml|cub/|mma\\.h|cooperative_groups)",
                     "^(kernels/cuda/|dist/communicator_nccl\\.c$|tests/)", "CUDA belongs in kernels/cuda/ and dist/communicator_nccl.c")
             library("^(hdf5|H5|libconfig|jansson|pcre2|utf8proc|zlib|zstd)", "^(io/|tests/)",
@@ -78,6 +78,7 @@ planted trainer/a.c '#include "tests/unit/a.h"' 1
 planted trainer/a.c '#include <mpi.h>' 1
 planted tests/dist/a.c '#include <mpi.h>' 1
 planted kernels/cuda/a.cu '#include <nccl.h>' 1
+planted tests/nccl/a.c '#include <nccl.h>' 1
 planted kernels/device.c '#include <cuda_runtime.h>' 1
 planted dist/launch.c '#include <cuda_runtime_api.h>' 1
 planted model/a.c '#include <cublasLt.h>' 1

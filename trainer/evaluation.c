@@ -3,6 +3,7 @@
 #include "dist/gradient_reduction.h"
 #include "trainer/batch_stream.h"
 #include "trainer/clock.h"
+#include "trainer/ranks.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -53,7 +54,7 @@ static Status evaluate_view(Session *session, const Objective *objective, TokenD
     if (!status) status = batch_stream_next(stream, &batch);
     if (!status) status = run_micro_batches(session, objective, stream, &batch, sums, counts);
     batch_stream_destroy(stream);
-    status = communicator_agree(session->communicator, status);
+    status = communicator_agree_within(session->communicator, status, FAILED_RANK_SECONDS);
     if (!status) status = unigram_loss(session->communicator, counts, vocabulary, batch.label_tokens, &out->unigram_loss);
     free(counts);
     TRY(status);
@@ -77,8 +78,8 @@ Status evaluate_loss(Session *session, const Objective *objective, TokenDataset 
     GradientReduction *sums = NULL;
     double weight = 1.0;
     TRY(data_mixture_create(&samples, &weight, 1, 0, &view.mixture));
-    Status status = gradient_reduction_create(session->device, session->communicator, REDUCTION_EXACT,
-                                              tensor_1d(NULL, DTYPE_F32, 0), 1, &sums);
+    ReductionRoute route = {.control = session->communicator}; /* of the loss alone: no gradient */
+    Status status = gradient_reduction_create(session->device, route, REDUCTION_EXACT, tensor_1d(NULL, DTYPE_F32, 0), 1, &sums);
     if (!status) status = evaluate_view(session, objective, dataset, &view, sums, out);
     gradient_reduction_destroy(sums);
     data_mixture_free(&view.mixture);

@@ -5,6 +5,10 @@
 #include "dist/communicator.h"
 #include "dist/launch.h"
 
+/* How long a rank that failed while it computed waits for the others, which may have much to compute yet. With the launcher's
+ * time to end them, a lost GPU ends the job within 10 s. */
+#define FAILED_RANK_SECONDS 7.0
+
 typedef struct Ranks {
     Launch launch;
     Communicator *communicator;

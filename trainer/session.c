@@ -1,5 +1,6 @@
 #include "trainer/session.h"
 
+#include "dist/communicator_device.h"
 #include "io/file.h"
 #include "io/log.h"
 #include "trainer/peft.h"
@@ -66,15 +67,29 @@ static Status open_parts(Session *session, SessionSettings settings) {
     return load_weights(session, settings);
 }
 
+/* Collective. How the gradients of several GPUs come together. */
+static Status connect_devices(Session *session) {
+    char why[DEVICE_COMMUNICATOR_WHY_BYTES];
+    TRY(communicator_device_create(session->communicator, session->device, &device_communicator_settings,
+                                   &session->device_communicator, why));
+    if (session->device_communicator)
+        log_info("gradients are summed between GPUs by NCCL");
+    else if (session->launch->world > 1 && !device_is_host(session->device))
+        log_info("gradients are summed through host memory: %s", why);
+    return STATUS_OK;
+}
+
 Status session_open(const Options *options, const Launch *launch, Communicator *communicator, SessionSettings settings,
                     Session *out) {
     *out = (Session){.options = options, .launch = launch, .communicator = communicator};
     Status status = communicator_agree(communicator, open_parts(out, settings));
+    if (!status && settings.training) status = connect_devices(out);
     if (status) session_close(out);
     return status;
 }
 
 void session_close(Session *session) {
+    communicator_destroy(session->device_communicator);
     device_batch_free(&session->batch);
     decoder_destroy(session->decoder);
     parameters_destroy(session->parameters);

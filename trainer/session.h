@@ -12,7 +12,8 @@
 typedef struct Session {
     const Options *options;
     const Launch *launch;
-    Communicator *communicator;
+    Communicator *communicator;        /* MPI */
+    Communicator *device_communicator; /* NCCL, for gradients; NULL: they pass through host memory. Owned */
     Device *device;
     Arena *arena;
     Tape *tape;

@@ -167,8 +167,29 @@ static Status cuda_synchronize(Device *device) {
     return STATUS_OK;
 }
 
+static Status cuda_stream(Device *device, void **stream) {
+    TRY(select_device(device));
+    *stream = cuda_context(device)->stream;
+    return STATUS_OK;
+}
+
+static Status cuda_poll(Device *device, bool *idle) {
+    TRY(select_device(device));
+    cudaError_t error = cudaStreamQuery(cuda_context(device)->stream);
+    *idle = error == cudaSuccess;
+    if (error != cudaErrorNotReady) return cuda_status(error, "cudaStreamQuery", __FILE__, __LINE__);
+    (void)cudaGetLastError(); /* else the next launch would be taken for the one that failed */
+    return STATUS_OK;
+}
+
+static Status cuda_identity(Device *device, char text[DEVICE_IDENTITY_BYTES]) {
+    TRY_CUDA(cudaDeviceGetPCIBusId(text, DEVICE_IDENTITY_BYTES, cuda_context(device)->ordinal));
+    return STATUS_OK;
+}
+
 extern "C" const DeviceMemory *device_memory_cuda(void) {
     static const DeviceMemory memory = {cuda_open,     cuda_close, cuda_allocate, cuda_release,     cuda_upload,
-                                        cuda_download, cuda_copy,  cuda_zero,     cuda_synchronize, false};
+                                        cuda_download, cuda_copy,  cuda_zero,     cuda_synchronize, false,
+                                        cuda_stream,   cuda_poll,  cuda_identity};
     return &memory;
 }

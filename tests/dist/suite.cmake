@@ -23,6 +23,10 @@ if(MPIRUN)
   add_test(NAME dist_lone_failure
            COMMAND sh -c "\"$@\"; test $? -eq 3" sh ${MPIRUN_COMMAND} -n 3 $<TARGET_FILE:test_reduction> lone-failure)
   set_tests_properties(dist_lone_failure PROPERTIES LABELS dist TIMEOUT 60 PROCESSORS 3 ENVIRONMENT "${DIST_ENVIRONMENT}")
+  add_test(NAME dist_early_failure
+           COMMAND bash ${PROJECT_SOURCE_DIR}/tests/nccl/fault.sh none bad 10 "^error: rank 2 failed: the GPU is lost"
+                   ${MPIRUN_COMMAND} -n 3 $<TARGET_FILE:test_reduction> early-failure)
+  set_tests_properties(dist_early_failure PROPERTIES LABELS dist TIMEOUT 60 PROCESSORS 3 ENVIRONMENT "${DIST_ENVIRONMENT}")
 else()
   add_test(NAME dist_ranks COMMAND ${CMAKE_COMMAND} -E echo "skipped: mpirun is missing (apt-get install openmpi-bin)")
   set_tests_properties(dist_ranks PROPERTIES LABELS dist SKIP_REGULAR_EXPRESSION "skipped:")

@@ -2,7 +2,8 @@
  * per rank, so checks end the whole job instead of one test (a rank that left would hang the others).
  *
  *   test_reduction               all checks, exit status 0
- *   test_reduction lone-failure  the last rank fails alone with status 3; the job must end, not hang */
+ *   test_reduction lone-failure  the last rank fails alone with status 3; the job must end, not hang
+ *   test_reduction early-failure the last rank fails while the others compute for long; the job must end before they have */
 #include "dist/communicator.h"
 #include "dist/gradient_reduction.h"
 #include "dist/launch.h"
@@ -173,7 +174,8 @@ static void alone(Fixture *f, float *total, double scalars[SCALARS]) {
     one.world = 1;
     GradientReduction *reduction;
     bool finite;
-    OK(gradient_reduction_create(f->device, &one, REDUCTION_EXACT, gradient_of(f), SCALARS, &reduction));
+    OK(gradient_reduction_create(f->device, (ReductionRoute){.control = &one}, REDUCTION_EXACT, gradient_of(f), SCALARS,
+                                 &reduction));
     for (int m = 0; m < MICRO_BATCHES; ++m) add_micro_batch(f, reduction, m);
     OK(gradient_reduction_finish(reduction, scalars, &finite));
     CHECK(finite);
@@ -206,7 +208,8 @@ static void check_exact(Fixture *f) {
     alone(f, expected, expected_scalars);
     check_against_double(f, expected, expected_scalars, 0x1p-23);
 
-    OK(gradient_reduction_create(f->device, f->communicator, REDUCTION_EXACT, gradient_of(f), SCALARS, &reduction));
+    OK(gradient_reduction_create(f->device, (ReductionRoute){.control = f->communicator}, REDUCTION_EXACT, gradient_of(f),
+                                 SCALARS, &reduction));
     CHECK(gradient_reduction_bytes(reduction) >= f->n * 8);
     for (int assignment = 0; assignment < 3; ++assignment) { /* odd assignments run through the micro-batches backwards */
         for (int i = 0; i < MICRO_BATCHES; ++i) {
@@ -245,7 +248,8 @@ static void check_guard(Fixture *f, ReductionKind kind) {
     int count = kind == REDUCTION_EXACT ? 6 : 3; /* float mode takes any finite value */
     double totals[SCALARS];
     GradientReduction *reduction;
-    OK(gradient_reduction_create(f->device, f->communicator, kind, gradient_of(f), SCALARS, &reduction));
+    OK(gradient_reduction_create(f->device, (ReductionRoute){.control = f->communicator}, kind, gradient_of(f), SCALARS,
+                                 &reduction));
     for (int i = 0; i < count; ++i) {
         CHECK(!finite_with(f, reduction, bad[i], 2.0, totals));
         CHECK(totals[0] == f->launch.world && totals[1] == 2.0); /* the losses are still known */
@@ -271,7 +275,8 @@ static void check_float(Fixture *f) {
     bool finite;
     GradientReduction *reduction;
     CHECK(sum);
-    OK(gradient_reduction_create(f->device, f->communicator, REDUCTION_FLOAT, gradient_of(f), SCALARS, &reduction));
+    OK(gradient_reduction_create(f->device, (ReductionRoute){.control = f->communicator}, REDUCTION_FLOAT, gradient_of(f),
+                                 SCALARS, &reduction));
     for (int m = 0; m < MICRO_BATCHES; ++m) {
         if (rank_of(0, m, f->launch.world) != f->launch.rank) continue;
         for (int64_t i = 0; i < f->n; ++i) sum[i] += gradient_value(m, i);
@@ -356,13 +361,21 @@ static void check_planner(Fixture *f) {
     for (ReductionKind kind = REDUCTION_EXACT; kind <= REDUCTION_FLOAT; ++kind) {
         GradientReduction *reduction;
         open_fixture(f, BACKEND_PLAN, ELEMENTS);
-        OK(gradient_reduction_create(f->device, f->communicator, kind, gradient_of(f), SCALARS, &reduction));
+        OK(gradient_reduction_create(f->device, (ReductionRoute){.control = f->communicator}, kind, gradient_of(f), SCALARS,
+                                     &reduction));
         OK(gradient_reduction_add(reduction, scalars));
         OK(gradient_reduction_finish(reduction, totals, &finite));
         CHECK(finite && totals[2] == 3.0 * f->launch.world);
         gradient_reduction_destroy(reduction);
         close_fixture(f);
     }
+}
+
+static void fail_early(const Fixture *f) {
+    bool fails = f->launch.rank == f->launch.world - 1;
+    if (!fails) sleep(60);
+    status_free(communicator_agree_within(f->communicator, fails ? FAILURE("the GPU is lost") : STATUS_OK, 1.0));
+    end_job(__FILE__, __LINE__, "the job goes on");
 }
 
 int main(int argc, char **argv) {
@@ -380,6 +393,7 @@ int main(int argc, char **argv) {
         return 3;
     }
     OK(communicator_mpi_create(&f.communicator));
+    if (argc > 1 && strcmp(argv[1], "early-failure") == 0) fail_early(&f);
     check_launch(&f);
     check_collectives(&f);
     check_bytes(&f, 0);
