@@ -322,7 +322,7 @@ static Linear add_linear(Network *n, const char *const names[4], int64_t out, in
 
 static void open_network(Network *n) {
     *n = (Network){.dropout = {.p = 0.25f, .seed = 3, .step = 5, .input_id = 1}};
-    assert_null(device_open(BACKEND_CPU, 0, 2, &n->device));
+    assert_null(device_open(BACKEND_CPU, 0, 1, &n->device));
     assert_null(arena_create(n->device, 1 << 24, &n->arena));
     assert_null(tape_create(n->arena, &n->tape));
     assert_null(parameters_create(n->device, DTYPE_F32, &n->parameters));
