@@ -166,6 +166,7 @@ void tape_done(Tape *tape, Value *value) {
 }
 
 void tape_restorable(Value *value, Recompute restore_class, Status (*restore)(Tape *, Value *), void *restore_state) {
+    if (!value->needs_gradient) return; /* its op is not recorded, so its inputs will be gone */
     value->restore = restore;
     value->restore_class = restore_class;
     value->restore_state = restore_state;

@@ -32,11 +32,12 @@ void rig_close(Rig *rig);
 
 /* What a pass is about; zero values are the defaults. */
 typedef struct Pass {
-    int64_t first, count;          /* samples; count 0: all from first on */
-    int64_t label_tokens;          /* of the loss; 0: those of all samples */
-    int64_t step;                  /* dropout key */
-    bool recompute, keep_gradient; /* keep: add to what is there */
-    bool joined;                   /* wrong on purpose: attention sees one long sequence */
+    int64_t first, count; /* samples; count 0: all from first on */
+    int64_t label_tokens; /* of the loss; 0: those of all samples */
+    int64_t step;         /* dropout key */
+    unsigned recompute;   /* Recompute flags */
+    bool keep_gradient;   /* add to what is there */
+    bool joined;          /* wrong on purpose: attention sees one long sequence */
 } Pass;
 
 /* Forward and backward over the samples as one packed batch; gradients are in the store's gradient views. Returns the loss. */
