@@ -57,6 +57,7 @@ begin=$SECONDS
 ranks=2
 cores=$(nproc)
 export OMP_NUM_THREADS=$((cores > ranks ? cores / ranks : 1))
+export HOME=${HOME:-~} # mpirun of Open MPI 5 refuses to start without one: services, cron, env -i
 [ "$(id -u)" -ne 0 ] || export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 on_ranks() { mpirun -np "$ranks" --oversubscribe --bind-to none "$adamem" "$@"; }
 # number KEY JSON: the value of a number.

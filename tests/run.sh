@@ -13,6 +13,7 @@ rm -f "$build.log"
 ninja -C "$build"
 echo "build: $((SECONDS - start)) s"
 
+export HOME=${HOME:-~} # mpirun of Open MPI 5 refuses to start without one: services, cron, env -i
 start=$SECONDS
 status=0
 # Tests that need both cores for themselves are marked RUN_SERIAL.
