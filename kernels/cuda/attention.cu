@@ -5,7 +5,7 @@
  * dk and dv), each warp R of them; it walks over the other side in tiles of 32 rows held in shared memory. Lane j computes
  * the scores of its warp's rows with row j of the tile; then the lanes share out the channels, and row j's score reaches
  * them by a shuffle. Every sum has one fixed order. */
-#include "kernels/cuda/common.cuh"
+#include "kernels/cuda/attention.cuh"
 
 static const int warps_per_block = 4;
 static const int tile_rows = 32;
@@ -279,14 +279,6 @@ template <int C> static int shared_bytes(int own) {
     return (int)sizeof(float) * (own * rows_per_block<C>() * own_stride<C>() + 2 * tile_rows * tile_stride<C>());
 }
 
-static Status check_shape(const char *op, AttentionShape shape) {
-    if (shape.head_dimension > 256) FAIL("%s: head dimension %lld is more than 256", op, (long long)shape.head_dimension);
-    if (shape.key_heads < 1 || shape.query_heads % shape.key_heads)
-        FAIL("%s: %lld query heads cannot be shared out over %lld key heads", op, (long long)shape.query_heads,
-             (long long)shape.key_heads);
-    return STATUS_OK;
-}
-
 static AttentionArguments make_arguments(const SequenceLayout *layout, AttentionShape shape, int rows) {
     AttentionArguments a;
     a.offsets = layout->offsets;
@@ -300,37 +292,34 @@ static AttentionArguments make_arguments(const SequenceLayout *layout, Attention
     return a;
 }
 
-template <typename T, int C>
-static Status launch_forward(CudaContext *context, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
-                             const SequenceLayout *layout, AttentionShape shape) {
-    const AttentionArguments a = make_arguments(layout, shape, rows_per_block<C>());
+template <typename T, int C> static Status launch_forward(CudaContext *context, const AttentionOperands &o) {
+    const AttentionArguments a = make_arguments(o.layout, o.shape, rows_per_block<C>());
     const int bytes = shared_bytes<C>(1);
     unsigned blocks;
-    TRY(linear_grid("attention_forward", a.tiles * layout->sequences, 1, &blocks));
+    TRY(linear_grid("attention_forward", a.tiles * o.layout->sequences, 1, &blocks));
     TRY_CUDA(cudaFuncSetAttribute(attention_forward_kernel<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     ADAMEM_LAUNCH((attention_forward_kernel<T, C>), dim3(blocks, (unsigned)a.query_heads), warps_per_block * 32, bytes,
-                  context->stream, (T *)out.data, (float *)lse.data, (const T *)q.data, (const T *)k.data, (const T *)v.data, a);
+                  context->stream, (T *)o.out.data, (float *)o.lse.data, (const T *)o.q.data, (const T *)o.k.data,
+                  (const T *)o.v.data, a);
     return STATUS_OK;
 }
 
-template <typename T, int C>
-static Status launch_backward(CudaContext *context, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
-                              Tensor q, Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape, float *delta) {
-    const AttentionArguments a = make_arguments(layout, shape, rows_per_block<C>());
+template <typename T, int C> static Status launch_backward(CudaContext *context, const AttentionOperands &o, float *delta) {
+    const AttentionArguments a = make_arguments(o.layout, o.shape, rows_per_block<C>());
     const int bytes = shared_bytes<C>(2);
     unsigned blocks, delta_blocks;
-    TRY(linear_grid("attention_backward", a.tiles * layout->sequences, 1, &blocks));
+    TRY(linear_grid("attention_backward", a.tiles * o.layout->sequences, 1, &blocks));
     TRY(linear_grid("attention_backward", a.tokens * a.query_heads, 8, &delta_blocks));
-    ADAMEM_LAUNCH(attention_delta_kernel<T>, delta_blocks, 256, 0, context->stream, delta, (const T *)dout.data,
-                  (const T *)out.data, a.tokens, a.query_heads, a.head_dimension);
+    ADAMEM_LAUNCH(attention_delta_kernel<T>, delta_blocks, 256, 0, context->stream, delta, (const T *)o.dout.data,
+                  (const T *)o.out.data, a.tokens, a.query_heads, a.head_dimension);
     TRY_CUDA(cudaFuncSetAttribute(attention_dq_kernel<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     ADAMEM_LAUNCH((attention_dq_kernel<T, C>), dim3(blocks, (unsigned)a.query_heads), warps_per_block * 32, bytes,
-                  context->stream, (T *)dq.data, (const T *)dout.data, (const float *)lse.data, delta, (const T *)q.data,
-                  (const T *)k.data, (const T *)v.data, a);
+                  context->stream, (T *)o.dq.data, (const T *)o.dout.data, (const float *)o.lse.data, delta, (const T *)o.q.data,
+                  (const T *)o.k.data, (const T *)o.v.data, a);
     TRY_CUDA(cudaFuncSetAttribute(attention_dkv_kernel<T, C>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
     ADAMEM_LAUNCH((attention_dkv_kernel<T, C>), dim3(blocks, (unsigned)a.key_heads), warps_per_block * 32, bytes, context->stream,
-                  (T *)dk.data, (T *)dv.data, (const T *)dout.data, (const float *)lse.data, delta, (const T *)q.data,
-                  (const T *)k.data, (const T *)v.data, a);
+                  (T *)o.dk.data, (T *)o.dv.data, (const T *)o.dout.data, (const float *)o.lse.data, delta, (const T *)o.q.data,
+                  (const T *)o.k.data, (const T *)o.v.data, a);
     return STATUS_OK;
 }
 
@@ -352,30 +341,14 @@ static Status launch_backward(CudaContext *context, Tensor dq, Tensor dk, Tensor
         }                                                                                                                        \
     } while (0)
 
-extern "C" Status cuda_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
-                                         const SequenceLayout *layout, AttentionShape shape) {
-    (void)scratch;
-    if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
-    TRY(check_shape("attention_forward", shape));
-    DISPATCH_FLOAT(q.dtype, T,
-                   DISPATCH_CHANNELS(shape.head_dimension, C,
-                                     TRY((launch_forward<T, C>(cuda_context(device), out, lse, q, k, v, layout, shape)))));
+Status attention_plain_forward(CudaContext *context, const AttentionOperands &operands) {
+    DISPATCH_FLOAT(operands.q.dtype, T,
+                   DISPATCH_CHANNELS(operands.shape.head_dimension, C, TRY((launch_forward<T, C>(context, operands)))));
     return STATUS_OK;
 }
 
-extern "C" Status cuda_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout,
-                                          Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
-                                          AttentionShape shape) {
-    if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
-    TRY(check_shape("attention_backward", shape));
-    if (q.dtype != DTYPE_BF16 && q.dtype != DTYPE_F32) FAIL("attention_backward: dtype %d is not implemented", (int)q.dtype);
-    void *delta;
-    TRY(arena_allocate(scratch, (size_t)layout->tokens * (size_t)shape.query_heads * sizeof(float), ARENA_HIGH, &delta));
-    Status status = STATUS_OK;
-    DISPATCH_FLOAT(q.dtype, T,
-                   DISPATCH_CHANNELS(shape.head_dimension, C,
-                                     status = launch_backward<T, C>(cuda_context(device), dq, dk, dv, dout, out, lse, q, k, v,
-                                                                    layout, shape, (float *)delta)));
-    arena_release(scratch, delta);
-    return status;
+Status attention_plain_backward(CudaContext *context, const AttentionOperands &operands, float *delta) {
+    DISPATCH_FLOAT(operands.q.dtype, T,
+                   DISPATCH_CHANNELS(operands.shape.head_dimension, C, TRY((launch_backward<T, C>(context, operands, delta)))));
+    return STATUS_OK;
 }

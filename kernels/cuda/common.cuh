@@ -31,6 +31,7 @@ struct CudaContext {
     void *workspace; /* of cuBLASLt */
     size_t workspace_bytes;
     MatmulPlans *plans;
+    AttentionEngine attention_forced, attention_said; /* attention_engine.cu; said: AUTO while nothing was */
 };
 
 static inline CudaContext *cuda_context(Device *device) { return (CudaContext *)device->context; }
@@ -54,9 +55,16 @@ static inline Status cuda_status(cudaError_t error, const char *what, const char
 
 /* Launches a kernel and returns from the calling op when the launch fails. Every launch goes through here. A kernel with a
  * comma in its template arguments is put in parentheses. */
+#ifdef ADAMEM_CUDA_ON_HOST /* tests/cuda_on_host: the kernels as C++ on an emulation of the device */
+#define LAUNCH_KERNEL(kernel, grid, block, shared, stream, ...)                                                                  \
+    host_launch_kernel(kernel, (grid), (block), (size_t)(shared), (stream)__VA_OPT__(, ) __VA_ARGS__)
+#else
+#define LAUNCH_KERNEL(kernel, grid, block, shared, stream, ...)                                                                  \
+    kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+#endif
 #define ADAMEM_LAUNCH(kernel, grid, block, shared, stream, ...)                                                                  \
     do {                                                                                                                         \
-        kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__);                                                            \
+        LAUNCH_KERNEL(kernel, grid, block, shared, stream, __VA_ARGS__);                                                         \
         TRY(cuda_status(cudaGetLastError(), __func__, __FILE__, __LINE__));                                                      \
     } while (0)
 
