@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <sys/mman.h>
 
 /* In front of every mapping; holds the mapping's size, because a page is the finest unit of protection. */
@@ -82,6 +83,19 @@ static Status host_synchronize(Device *device) {
     return STATUS_OK;
 }
 
+/* MemAvailable: free pages and those the kernel would give up for us. */
+static Status cpu_free_memory(Device *device, int64_t *bytes) {
+    (void)device;
+    long kilobytes = 0;
+    char line[128];
+    FILE *file = fopen("/proc/meminfo", "r");
+    while (file && kilobytes == 0 && fgets(line, sizeof line, file))
+        if (sscanf(line, "MemAvailable: %ld kB", &kilobytes) != 1) kilobytes = 0;
+    if (file) fclose(file);
+    *bytes = kilobytes > 0 ? (int64_t)kilobytes * 1024 : (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
+    return STATUS_OK;
+}
+
 static const DeviceMemory cpu_memory = {
     .open = cpu_open,
     .close = cpu_close,
@@ -92,6 +106,7 @@ static const DeviceMemory cpu_memory = {
     .copy = cpu_copy,
     .zero = cpu_zero,
     .synchronize = host_synchronize,
+    .free_memory = cpu_free_memory,
     .is_host = true,
 };
 
@@ -127,6 +142,12 @@ static Status plan_zero(Device *device, void *data, size_t bytes) {
     return STATUS_OK;
 }
 
+static Status plan_free_memory(Device *device, int64_t *bytes) {
+    (void)device;
+    *bytes = INT64_MAX;
+    return STATUS_OK;
+}
+
 static const DeviceMemory plan_memory = {
     .open = plan_open,
     .close = plan_close,
@@ -137,6 +158,7 @@ static const DeviceMemory plan_memory = {
     .copy = plan_copy,
     .zero = plan_zero,
     .synchronize = host_synchronize,
+    .free_memory = plan_free_memory,
     .is_host = false,
 };
 
@@ -223,6 +245,8 @@ Status device_stream(Device *device, void **stream) {
 Status device_poll(Device *device, bool *idle) {
     return device->memory->poll ? device->memory->poll(device, idle) : no_stream(device);
 }
+
+Status device_free_memory(Device *device, int64_t *bytes) { return device->memory->free_memory(device, bytes); }
 
 Status device_identity(Device *device, char text[DEVICE_IDENTITY_BYTES]) {
     return device->memory->identity ? device->memory->identity(device, text) : no_stream(device);

@@ -18,6 +18,7 @@ struct DeviceMemory {
     Status (*copy)(Device *device, void *destination, const void *source, size_t bytes);
     Status (*zero)(Device *device, void *data, size_t bytes);
     Status (*synchronize)(Device *device);
+    Status (*free_memory)(Device *device, int64_t *bytes);
     bool is_host; /* host pointers are device pointers */
     /* NULL where the device has no stream. */
     Status (*stream)(Device *device, void **stream);

@@ -25,7 +25,6 @@ typedef struct Decoder {
 
 typedef struct DecoderSettings {
     LoraSettings lora;            /* targets all false: no adapter */
-    bool train_lora;              /* false: the adapter is loaded to be evaluated */
     const char *const *trainable; /* regular expressions searched in the names of base tensors trained in full */
     int64_t trainable_count;
 } DecoderSettings;

@@ -67,7 +67,7 @@ static Status add_layer(Decoder *decoder, TrainableRules *rules, int64_t index) 
     return STATUS_OK;
 }
 
-static Status add_adapters(Decoder *decoder, bool trainable) {
+static Status add_adapters(Decoder *decoder) {
     for (int64_t i = 0; i < decoder->config.num_hidden_layers; ++i) {
         for (int kind = 0; kind < LINEAR_KINDS; ++kind) {
             if (!decoder->lora.targets[kind]) continue;
@@ -75,7 +75,7 @@ static Status add_adapters(Decoder *decoder, bool trainable) {
             int64_t out_features, in_features;
             model_config_linear(&decoder->config, (LinearKind)kind, &out_features, &in_features);
             snprintf(module, sizeof module, "model.layers.%lld.%s", (long long)i, linear_kind_modules[kind]);
-            TRY(lora_add(decoder->parameters, &decoder->lora, module, out_features, in_features, trainable,
+            TRY(lora_add(decoder->parameters, &decoder->lora, module, out_features, in_features,
                          &decoder->layers[i].linears[kind].lora));
         }
     }
@@ -94,7 +94,7 @@ static Status add_all(Decoder *decoder, const DecoderSettings *settings, Trainab
     decoder->base_count = (size_t)decoder->parameters->count;
     for (int64_t i = 0; i < rules->count; ++i)
         if (!rules->used[i]) INVALID("model.trainable: \"%s\" matches no tensor of the model", settings->trainable[i]);
-    return add_adapters(decoder, settings->train_lora);
+    return add_adapters(decoder);
 }
 
 Status decoder_create(const ModelConfig *config, const DecoderSettings *settings, Parameters *parameters, bool moments,

@@ -66,15 +66,15 @@ Status lora_parameter_count(const ModelConfig *config, const LoraSettings *setti
 }
 
 Status lora_add(Parameters *parameters, const LoraSettings *settings, const char *module, int64_t out_features,
-                int64_t in_features, bool trainable, Lora *out) {
+                int64_t in_features, Lora *out) {
     int64_t r;
     double alpha;
     TRY(lora_rank(settings, module, &r, &alpha));
     char name[256];
     snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", module);
-    TRY(parameters_add(parameters, name, 2, (int64_t[]){r, in_features}, trainable, true, &out->a));
+    TRY(parameters_add(parameters, name, 2, (int64_t[]){r, in_features}, true, true, &out->a));
     snprintf(name, sizeof name, "base_model.model.%s.lora_B.weight", module);
-    TRY(parameters_add(parameters, name, 2, (int64_t[]){out_features, r}, trainable, true, &out->b));
+    TRY(parameters_add(parameters, name, 2, (int64_t[]){out_features, r}, true, true, &out->b));
     out->scale = lora_scale(settings, r, alpha);
     return STATUS_OK;
 }

@@ -34,7 +34,7 @@ float lora_scale(const LoraSettings *settings, int64_t r, double alpha);
 Status lora_parameter_count(const ModelConfig *config, const LoraSettings *settings, int64_t *out);
 /* Adds base_model.model.MODULE.lora_A.weight [R,K] and .lora_B.weight [N,R], trainable. */
 Status lora_add(Parameters *parameters, const LoraSettings *settings, const char *module, int64_t out_features,
-                int64_t in_features, bool trainable, Lora *out);
+                int64_t in_features, Lora *out);
 /* A: uniform(-1/sqrt(K), 1/sqrt(K)) from (seed, name), independent of the order of modules; B: zero. */
 Status lora_initialise(Parameters *parameters, const Lora *lora, uint64_t seed);
 /* LoRA targets: "all-linear" or names of the seven linears. STATUS_INVALID names the wrong one. */

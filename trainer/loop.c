@@ -30,7 +30,6 @@ typedef struct Loop {
     BatchStream *stream;
     Progress *progress;
     TrainingState state;
-    unsigned recompute; /* Recompute flags */
     int64_t saved_step; /* of the newest checkpoint of this process; -1 none */
 } Loop;
 
@@ -42,7 +41,7 @@ static Status accumulate_micro_batch(Loop *loop, const StepBatch *batch, double 
     ObjectiveInput input = {.batch = &packed,
                             .step = batch->step,
                             .training = true,
-                            .recompute = loop->recompute,
+                            .recompute = loop->session->recompute,
                             .label_tokens = batch->label_tokens};
     Status status = loop->objective->forward(session, &input, &loss);
     if (!status) status = tape_backward(session->tape);
@@ -169,40 +168,12 @@ static Status run_steps(Loop *loop) {
     return STATUS_OK;
 }
 
-static WorstBatch worst_batch(const Loop *loop) {
-    const TrainingOptions *training = &loop->session->options->training;
-    int64_t longest = 1;
-    for (int64_t i = 0; i < token_dataset_samples(loop->data->train); ++i) {
-        int64_t length = token_dataset_length(loop->data->train, i);
-        if (length > longest) longest = length;
-    }
-    return plan_worst_batch(training, longest);
-}
-
-/* The plan for three quarters of this rank's share of the memory that is free: the rest is for the system's file cache and for
- * what the plan does not know. The tensors themselves are allocated by now, so they are left out of both sides. */
-static Status choose_recompute(Loop *loop) {
-    const Session *session = loop->session;
-    PlanMemory memory;
-    PlanMemory tensors;
-    WorstBatch worst = worst_batch(loop);
-    TRY(plan_memory(session->options, &session->config, (WorstBatch){1, 2, 1}, RECOMPUTE_NONE, &tensors));
-    int64_t share = performance_free_memory() / session->launch->local_world / 4 * 3;
-    TRY(plan_recompute(session->options, &session->config, worst, share + tensors.total - tensors.activations, &memory));
-    int32_t flags = (int32_t)memory.recompute; /* bits do not depend on it, but ranks should be alike */
-    TRY(session->communicator->ops->max_i32(session->communicator, &flags, 1));
-    loop->recompute = (unsigned)flags;
-    if (flags) log_info("recomputed in the backward pass: %s", plan_recompute_name(loop->recompute));
-    return STATUS_OK;
-}
-
 /* What every step needs, from loop->state on. */
 static Status open_steps(Loop *loop) {
     Session *session = loop->session;
     const Options *options = session->options;
     ReductionKind kind = strcmp(options->training.reduction, "exact") == 0 ? REDUCTION_EXACT : REDUCTION_FLOAT;
     loop->objective = objective_by_name(options->training.objective);
-    TRY(choose_recompute(loop));
     ReductionRoute route = {.control = session->communicator, .device = session->device_communicator};
     TRY(gradient_reduction_create(session->device, route, kind, session->parameters->gradient, 1, &loop->reduction));
     TRY(optimizer_create(options, session->parameters, session->arena, &loop->optimizer));
@@ -295,7 +266,7 @@ static Status bench_steps(Loop *loop, int64_t steps, BenchResult *out) {
         out->squared_lengths += batch.squared_lengths;
     }
     out->arena_peak = (int64_t)arena_peak(loop->session->arena);
-    out->recompute = loop->recompute;
+    out->recompute = loop->session->recompute;
     return STATUS_OK;
 }
 

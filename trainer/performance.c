@@ -5,10 +5,8 @@
 #include "model/parameters.h"
 #include "trainer/clock.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 static double body_weights(const ModelConfig *config) {
     double sum = 0;
@@ -84,14 +82,4 @@ Status performance_matrix_rate(Device *device, Arena *arena, DType dtype, double
 int64_t performance_peak_memory(void) {
     struct rusage usage;
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (int64_t)usage.ru_maxrss * 1024 : 0;
-}
-
-int64_t performance_free_memory(void) {
-    int64_t kilobytes = 0;
-    char line[128];
-    FILE *file = fopen("/proc/meminfo", "r");
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %ld kB", &kilobytes) == 1) break;
-    if (file) fclose(file);
-    return kilobytes > 0 ? kilobytes * 1024 : (int64_t)sysconf(_SC_AVPHYS_PAGES) * sysconf(_SC_PAGE_SIZE);
 }

@@ -16,7 +16,4 @@ Status performance_matrix_rate(Device *device, Arena *arena, DType dtype, double
 /* Largest memory this process has held: resident set on the CPU. */
 int64_t performance_peak_memory(void);
 
-/* Host memory that could still be had: MemAvailable. */
-int64_t performance_free_memory(void);
-
 #endif

@@ -25,9 +25,46 @@ Status session_device(const Options *options, const Launch *launch, Device **out
     return STATUS_OK;
 }
 
-/* The CPU arena is address space, bounded by the machine's memory; pages are used when touched. */
+/* What the tensors of the store take is allocated by now: it is left out of the plan's total and of what is free. The share
+ * of this rank leaves a part to the system's file cache and to what a plan does not know. */
+static Status plan_training(Session *session, WorstBatch worst) {
+    const Options *options = session->options;
+    PlanMemory tensors;
+    int64_t free_bytes;
+    if (worst.sequences == 0) {
+        session->recompute = strcmp(options->training.gradient_checkpointing, "full") == 0 ? RECOMPUTE_LAYERS : RECOMPUTE_NONE;
+        return STATUS_OK;
+    }
+    TRY(plan_memory(options, &session->config, (WorstBatch){1, 2, 1}, RECOMPUTE_NONE, &tensors));
+    TRY(device_free_memory(session->device, &free_bytes));
+    int64_t share = device_is_host(session->device) ? free_bytes / session->launch->local_world / 4 * 3 : free_bytes / 10 * 9;
+    TRY(plan_recompute(options, &session->config, worst, share + tensors.total - tensors.activations, &session->plan));
+    session->recompute = session->plan.recompute;
+    return STATUS_OK;
+}
+
+/* Collective. Bits do not depend on recomputation, but ranks should take equally long: all do what the poorest must. */
+static Status agree_on_plan(Session *session, WorstBatch worst, Status status) {
+    int32_t flags = status ? 0 : (int32_t)session->recompute;
+    TRY(communicator_agree(session->communicator, status));
+    TRY(session->communicator->ops->max_i32(session->communicator, &flags, 1));
+    if (flags) log_info("recomputed in the backward pass: %s", plan_recompute_name((unsigned)flags));
+    if ((unsigned)flags == session->recompute) return STATUS_OK;
+    session->recompute = (unsigned)flags;
+    return plan_memory(session->options, &session->config, worst, session->recompute, &session->plan);
+}
+
+/* On a CPU the arena is address space, bounded by the machine's memory; pages are used when touched. On a GPU it is one
+ * allocation: as planned for training, with a little for the fragments that a plan does not see; most of what is free in
+ * evaluation, whose batches nobody knows beforehand. */
 static Status create_arena(Session *session) {
+    int64_t free_bytes;
     size_t capacity = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGE_SIZE);
+    if (!device_is_host(session->device)) {
+        TRY(device_free_memory(session->device, &free_bytes));
+        int64_t planned = session->plan.activations;
+        capacity = (size_t)(planned > 0 ? planned + planned / 20 + (64 << 20) : free_bytes / 10 * 8);
+    }
     TRY(arena_create(session->device, capacity, &session->arena));
     return tape_create(session->arena, &session->tape);
 }
@@ -37,7 +74,7 @@ static Status load_adapter(Session *session, const char *directory) {
     TRY(peft_check_config(directory, session->options));
     TRY(safetensors_open(directory, &adapter));
     Status status = status_prefix(decoder_load_lora(session->decoder, adapter), "%s", directory);
-    safetensors_close(adapter); /* trainable tensors are copied; frozen adapters point into the map */
+    safetensors_close(adapter); /* trainable tensors are copied */
     return status;
 }
 
@@ -60,22 +97,27 @@ static Status open_parts(Session *session, SessionSettings settings) {
     DecoderSettings decoder;
     TRY(model_config_read(options->model.path, &session->config));
     TRY(session_device(options, session->launch, &session->device));
-    TRY(create_arena(session));
     TRY(parameters_create(session->device, plan_dtype(options), &session->parameters));
     TRY(plan_decoder_settings(options, &decoder, &session->rules));
     TRY(decoder_create(&session->config, &decoder, session->parameters, settings.training, &session->decoder));
     return load_weights(session, settings);
 }
 
+/* Collective. Behind the tensors, which decide what is left. */
+static Status open_memory(Session *session, SessionSettings settings) {
+    if (settings.training) TRY(agree_on_plan(session, settings.worst, plan_training(session, settings.worst)));
+    return communicator_agree(session->communicator, create_arena(session));
+}
+
 /* Collective. How the gradients of several GPUs come together. */
 static Status connect_devices(Session *session) {
-    char why[DEVICE_COMMUNICATOR_WHY_BYTES];
+    char about[DEVICE_COMMUNICATOR_ABOUT_BYTES];
     TRY(communicator_device_create(session->communicator, session->device, &device_communicator_settings,
-                                   &session->device_communicator, why));
+                                   &session->device_communicator, about));
     if (session->device_communicator)
-        log_info("gradients are summed between GPUs by NCCL");
+        log_info("gradients are summed between GPUs by %s", about);
     else if (session->launch->world > 1 && !device_is_host(session->device))
-        log_info("gradients are summed through host memory: %s", why);
+        log_info("gradients are summed through host memory: %s", about);
     return STATUS_OK;
 }
 
@@ -83,6 +125,7 @@ Status session_open(const Options *options, const Launch *launch, Communicator *
                     Session *out) {
     *out = (Session){.options = options, .launch = launch, .communicator = communicator};
     Status status = communicator_agree(communicator, open_parts(out, settings));
+    if (!status) status = open_memory(out, settings);
     if (!status && settings.training) status = connect_devices(out);
     if (status) session_close(out);
     return status;

@@ -8,6 +8,7 @@
 #include "model/batch.h"
 #include "model/decoder.h"
 #include "trainer/options.h"
+#include "trainer/plan.h"
 
 typedef struct Session {
     const Options *options;
@@ -18,6 +19,8 @@ typedef struct Session {
     Arena *arena;
     Tape *tape;
     ModelConfig config;
+    PlanMemory plan;      /* what training will take; zero in evaluation */
+    unsigned recompute;   /* Recompute flags that the plan chose */
     Safetensors *weights; /* the mapped base model */
     char base_fingerprint[65];
     Parameters *parameters;
@@ -26,7 +29,9 @@ typedef struct Session {
     DeviceBatch batch;
 } Session;
 
+/* worst.sequences 0: unknown. On a GPU the arena is then most of what is free; on a CPU it is address space anyway. */
 typedef struct SessionSettings {
+    WorstBatch worst;    /* largest micro-batch of the run */
     bool training;       /* allocate gradients and moments */
     bool random_weights; /* no weights file is read: bench */
     const char *adapter; /* PEFT directory to load, NULL: lora.init_from, or a new adapter */

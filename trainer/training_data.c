@@ -24,6 +24,18 @@ Status training_data_open(const Options *options, Communicator *communicator, Tr
     return status;
 }
 
+static int64_t longest_sample(const TokenDataset *dataset) {
+    int64_t longest = 1;
+    for (int64_t i = 0; dataset && i < token_dataset_samples(dataset); ++i)
+        if (token_dataset_length(dataset, i) > longest) longest = token_dataset_length(dataset, i);
+    return longest;
+}
+
+WorstBatch training_data_worst(const Options *options, const TrainingData *data) {
+    int64_t train = longest_sample(data->train), validation = longest_sample(data->validation);
+    return plan_worst_batch(&options->training, train > validation ? train : validation);
+}
+
 void training_data_close(TrainingData *data) {
     data_mixture_free(&data->view.mixture);
     token_dataset_close(data->train);

@@ -3,6 +3,7 @@
 #define TRAINER_TRAINING_DATA_H
 
 #include "trainer/data.h"
+#include "trainer/plan.h"
 
 typedef struct TrainingData {
     TokenDataset *train, *validation; /* validation NULL: no evaluation */
@@ -11,6 +12,8 @@ typedef struct TrainingData {
 
 /* Collective. Prepares what is missing. Close in any case. */
 Status training_data_open(const Options *options, Communicator *communicator, TrainingData *out);
+/* The largest micro-batch that training and validation can form. */
+WorstBatch training_data_worst(const Options *options, const TrainingData *data);
 void training_data_close(TrainingData *data);
 
 #endif

@@ -187,9 +187,17 @@ static Status cuda_identity(Device *device, char text[DEVICE_IDENTITY_BYTES]) {
     return STATUS_OK;
 }
 
+static Status cuda_free_memory(Device *device, int64_t *bytes) {
+    size_t free_bytes = 0, total = 0;
+    (void)device;
+    TRY_CUDA(cudaMemGetInfo(&free_bytes, &total));
+    *bytes = (int64_t)free_bytes;
+    return STATUS_OK;
+}
+
 extern "C" const DeviceMemory *device_memory_cuda(void) {
     static const DeviceMemory memory = {cuda_open,     cuda_close, cuda_allocate, cuda_release,     cuda_upload,
-                                        cuda_download, cuda_copy,  cuda_zero,     cuda_synchronize, false,
-                                        cuda_stream,   cuda_poll,  cuda_identity};
+                                        cuda_download, cuda_copy,  cuda_zero,     cuda_synchronize, cuda_free_memory,
+                                        false,         cuda_stream, cuda_poll, cuda_identity};
     return &memory;
 }

@@ -112,7 +112,7 @@ adapter "modules_to_save" "${settings}modules_to_save is set" set_key modules_to
 adapter "bias" "${settings}bias is set" set_key bias '"all"'
 adapter "layers_to_transform" "${settings}layers_to_transform is set" set_key layers_to_transform '[0]'
 adapter "another method" "${settings}peft_type is \"LOHA\"" set_key peft_type '"LOHA"'
-adapter "alpha_pattern alone" "${settings}alpha_pattern \"q_proj\" has no rank_pattern" set_key alpha_pattern '{"q_proj": 4}'
+adapter "alpha_pattern alone" "${settings}alpha_pattern has other patterns than rank_pattern" set_key alpha_pattern '{"q_proj": 4}'
 adapter "rank as text" "$settings\"r\" must be" set_key r '"4"'
 adapter "no weights" 'adapter: holds none of' rm adapter_model.safetensors
 adapter "truncated" 'adapter/adapter_model.safetensors: ' truncate -s -8 adapter_model.safetensors

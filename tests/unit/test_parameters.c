@@ -246,7 +246,7 @@ static void test_decay_of_the_decoder(void **state) {
     ModelConfig config;
     const char *const patterns[] = {"layers\\.1\\.", "^model\\.norm"};
     DecoderSettings settings = {
-        .lora = {.r = 4, .lora_alpha = 8}, .train_lora = true, .trainable = patterns, .trainable_count = 2};
+        .lora = {.r = 4, .lora_alpha = 8}, .trainable = patterns, .trainable_count = 2};
     settings.lora.targets[Q_PROJ] = settings.lora.targets[DOWN_PROJ] = true;
     assert_null(model_config_preset("tiny", &config));
     assert_null(device_open(BACKEND_PLAN, 0, 1, &device));

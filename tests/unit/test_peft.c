@@ -237,7 +237,7 @@ static void load_tensors(const char *adapter, LoraSettings lora, const char *wor
     expect_ok(model_config_read(GOLDENS "/tied_h64", &config));
     expect_ok(device_open(BACKEND_CPU, 0, 1, &device));
     expect_ok(parameters_create(device, DTYPE_F32, &parameters));
-    expect_ok(decoder_create(&config, &(DecoderSettings){.lora = lora, .train_lora = true}, parameters, false, &decoder));
+    expect_ok(decoder_create(&config, &(DecoderSettings){.lora = lora}, parameters, false, &decoder));
     expect_ok(safetensors_open(adapter, &file));
     if (word)
         expect_invalid(decoder_load_lora(decoder, file), word, adapter);

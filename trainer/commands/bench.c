@@ -178,7 +178,8 @@ static Status measure(Options *options, const Ranks *ranks, int64_t steps) {
     TRY_GOTO(training_data_open(options, ranks->communicator, &data), done);
     TRY_GOTO(ranks_agree(ranks, plan_compute(options, data.view.mixture.samples, ranks->launch.world, &plan)), done);
     plan.total_steps = steps + 1;
-    SessionSettings settings = {.training = true, .random_weights = !has_weights(options->model.path)};
+    SessionSettings settings = {
+        .worst = training_data_worst(options, &data), .training = true, .random_weights = !has_weights(options->model.path)};
     TRY_GOTO(session_open(options, &ranks->launch, ranks->communicator, settings, &session), done);
     TRY_GOTO(train_bench(&session, &data, &plan, steps + 1, &result), done);
     TRY_GOTO(performance_matrix_rate(session.device, session.arena, session.parameters->dtype, &rate), done);

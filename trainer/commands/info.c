@@ -2,7 +2,6 @@
 #include "trainer/commands/commands.h"
 
 #include "trainer/commands/command_line.h"
-#include "trainer/performance.h"
 #include "trainer/ranks.h"
 #include "trainer/session.h"
 #include "trainer/version.h"
@@ -21,6 +20,7 @@ static const char usage[] = "Usage: adamem info\n"
 typedef struct RankInfo {
     char host[128], device[128];
     int32_t rank, local_rank, threads;
+    int64_t free_memory; /* bytes, of the device */
 } RankInfo;
 
 static Status describe_rank(const Ranks *ranks, RankInfo *out) {
@@ -31,8 +31,9 @@ static Status describe_rank(const Ranks *ranks, RankInfo *out) {
     snprintf(out->host, sizeof out->host, "%.127s", ranks->launch.host);
     snprintf(out->device, sizeof out->device, "%s", device->name);
     out->threads = device->threads;
+    Status status = device_free_memory(device, &out->free_memory);
     device_close(device);
-    return STATUS_OK;
+    return status;
 }
 
 static Status fill_ranks(JsonValue *object, const RankInfo *infos, int world) {
@@ -48,6 +49,7 @@ static Status fill_ranks(JsonValue *object, const RankInfo *infos, int world) {
         TRY(json_value_set_string(entry, "host", infos[i].host));
         TRY(json_value_set_string(entry, "device", infos[i].device));
         TRY(json_value_set_integer(entry, "threads", infos[i].threads));
+        TRY(json_value_set_integer(entry, "free_memory_bytes", infos[i].free_memory));
     }
     return STATUS_OK;
 }
@@ -65,7 +67,6 @@ static Status fill(JsonValue *object, const RankInfo *infos, int world) {
         TRY(json_value_set_string(object, "cuda", why));
     TRY(json_value_set_integer(object, "cores", sysconf(_SC_NPROCESSORS_ONLN)));
     TRY(json_value_set_integer(object, "memory_bytes", (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE)));
-    TRY(json_value_set_integer(object, "memory_available_bytes", performance_free_memory()));
     TRY(json_value_set_integer(object, "world_size", world));
     return fill_ranks(object, infos, world);
 }
