@@ -61,6 +61,7 @@ endif()
 
 # NCCL's header, which needs CUDA's; sums between GPUs go through host memory without it.
 find_path(NCCL_INCLUDE_DIR nccl.h HINTS ${CUDAToolkit_INCLUDE_DIRS} /usr/local/cuda/include)
+find_library(NCCL_LIBRARY nccl HINTS ${CUDAToolkit_LIBRARY_DIR})
 find_path(CUDA_RUNTIME_INCLUDE_DIR cuda_runtime.h HINTS ${CUDAToolkit_INCLUDE_DIRS} /usr/local/cuda/include)
 if(NCCL_INCLUDE_DIR AND CUDA_RUNTIME_INCLUDE_DIR)
   add_library(deps_nccl INTERFACE)

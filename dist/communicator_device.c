@@ -53,29 +53,30 @@ static bool same_device(const Report *a, const Report *b) {
 }
 
 /* Writes why NCCL cannot serve; false where it can. */
-static bool find_obstacle(const Report *reports, int world, char why[DEVICE_COMMUNICATOR_WHY_BYTES]) {
+static bool find_obstacle(const Report *reports, int world, char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]) {
     for (int rank = 0; rank < world; ++rank) {
         if (!reports[rank].obstacle[0]) continue;
-        snprintf(why, DEVICE_COMMUNICATOR_WHY_BYTES, "on rank %d, %s", rank, reports[rank].obstacle);
+        snprintf(about, DEVICE_COMMUNICATOR_ABOUT_BYTES, "on rank %d, %s", rank, reports[rank].obstacle);
         return true;
     }
     for (int rank = 0; rank < world; ++rank)
         for (int other = 0; other < rank; ++other) {
             if (!same_device(&reports[rank], &reports[other])) continue;
-            snprintf(why, DEVICE_COMMUNICATOR_WHY_BYTES, "ranks %d and %d share one GPU (%s)", other, rank, reports[rank].device);
+            snprintf(about, DEVICE_COMMUNICATOR_ABOUT_BYTES, "ranks %d and %d share one GPU (%s)", other, rank,
+                     reports[rank].device);
             return true;
         }
     return false;
 }
 
 static Status choose(Communicator *control, Device *device, const DeviceCommunicatorSettings *settings, NcclLibrary **library,
-                     char why[DEVICE_COMMUNICATOR_WHY_BYTES]) {
+                     char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]) {
     Report own, *all = NULL;
     Status status = describe(device, settings->library, library, &own);
     if (!status && !(all = calloc((size_t)control->world, sizeof *all))) status = FAILURE("out of memory for all ranks' reports");
     status = communicator_agree(control, status);
     if (!status) status = control->ops->all_gather(control, &own, all, sizeof own);
-    if (!status && find_obstacle(all, control->world, why)) {
+    if (!status && find_obstacle(all, control->world, about)) {
         nccl_library_close(*library);
         *library = NULL;
     }
@@ -84,30 +85,33 @@ static Status choose(Communicator *control, Device *device, const DeviceCommunic
 }
 
 static Status create(Communicator *control, Device *device, const DeviceCommunicatorSettings *settings, Communicator **out,
-                     char why[DEVICE_COMMUNICATOR_WHY_BYTES]) {
+                     char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]) {
     NcclLibrary *library = NULL;
-    Status status = choose(control, device, settings, &library, why);
-    if (!status && library) return communicator_nccl_create(control, device, library, settings, out);
-    nccl_library_close(library);
-    return status;
+    Status status = choose(control, device, settings, &library, about);
+    if (status || !library) {
+        nccl_library_close(library);
+        return status;
+    }
+    nccl_library_version(library, about, DEVICE_COMMUNICATOR_ABOUT_BYTES);
+    return communicator_nccl_create(control, device, library, settings, out);
 }
 #endif
 
 Status communicator_device_create(Communicator *control, Device *device, const DeviceCommunicatorSettings *settings,
-                                  Communicator **out, char why[DEVICE_COMMUNICATOR_WHY_BYTES]) {
+                                  Communicator **out, char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]) {
     const char *reason = NULL;
     *out = NULL;
-    why[0] = 0;
+    about[0] = 0;
     if (control->world == 1)
         reason = "there is one rank";
     else if (device_is_host(device) || device->kind == BACKEND_PLAN)
         reason = "the device uses host memory";
 #ifdef ADAMEM_HAVE_NCCL
-    if (!reason) return create(control, device, settings, out, why);
+    if (!reason) return create(control, device, settings, out, about);
 #else
     (void)settings;
     if (!reason) reason = "this program was built without NCCL";
 #endif
-    snprintf(why, DEVICE_COMMUNICATOR_WHY_BYTES, "%s", reason);
+    snprintf(about, DEVICE_COMMUNICATOR_ABOUT_BYTES, "%s", reason);
     return STATUS_OK;
 }

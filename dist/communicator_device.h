@@ -24,12 +24,12 @@ typedef struct DeviceCommunicatorSettings {
 /* What training uses: an error or a hang ends all ranks within 10 s. */
 extern const DeviceCommunicatorSettings device_communicator_settings;
 
-enum { DEVICE_COMMUNICATOR_WHY_BYTES = 256 };
+enum { DEVICE_COMMUNICATOR_ABOUT_BYTES = 256 };
 
-/* Collective, over the ranks of `control` (MPI). *out NULL without error where there is none: then why says it in a line,
- * the same on every rank. device must outlive the communicator, whose operations are issued to the device's stream and have
- * finished when they return. An error may be this rank's alone; it ends the job. */
+/* Collective, over the ranks of `control` (MPI). *out NULL without error where there is none: then about says why in a line,
+ * the same on every rank; else it names the library. device must outlive the communicator, whose operations are issued to the
+ * device's stream and have finished when they return. An error may be this rank's alone; it ends the job. */
 Status communicator_device_create(Communicator *control, Device *device, const DeviceCommunicatorSettings *settings,
-                                  Communicator **out, char why[DEVICE_COMMUNICATOR_WHY_BYTES]);
+                                  Communicator **out, char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]);
 
 #endif

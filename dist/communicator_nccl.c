@@ -17,6 +17,7 @@
 /* The functions that are used, found at run time under the names that nccl.h declares. */
 struct NcclLibrary {
     void *handle;
+    int version; /* 10000 * major + 100 * minor + patch */
     __typeof__(&ncclGetVersion) get_version;
     __typeof__(&ncclGetUniqueId) get_unique_id;
     __typeof__(&ncclCommInitRankConfig) init_rank;
@@ -63,9 +64,8 @@ static Status find_functions(NcclLibrary *library) {
     };
     for (size_t i = 0; i < sizeof functions / sizeof *functions; ++i)
         TRY(find_function(library->handle, functions[i].name, functions[i].pointer));
-    int version = 0;
-    if (library->get_version(&version) != ncclSuccess || version < OLDEST_NCCL)
-        FAIL("NCCL is too old: version code %d, at least 2.14 is needed", version);
+    if (library->get_version(&library->version) != ncclSuccess || library->version < OLDEST_NCCL)
+        FAIL("NCCL is too old: version code %d, at least 2.14 is needed", library->version);
     return STATUS_OK;
 }
 
@@ -80,6 +80,11 @@ Status nccl_library_open(const char *name, NcclLibrary **out) {
     else
         *out = library;
     return status;
+}
+
+void nccl_library_version(const NcclLibrary *library, char *text, size_t bytes) {
+    int version = library->version;
+    snprintf(text, bytes, "NCCL %d.%d.%d", version / 10000, version / 100 % 100, version % 100);
 }
 
 /* The library itself stays loaded: threads that it has started may still run its code. */

@@ -56,7 +56,8 @@ static Status dispatch(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
-    log_set_rank(launch_environment_rank(), 1); /* until MPI tells */
+    (void)setvbuf(stderr, NULL, _IOLBF, BUFSIZ); /* whole lines at once: those of several ranks must not mix */
+    log_set_rank(launch_environment_rank(), 1);  /* until MPI tells */
     Status status = dispatch(argc, argv);
     if (!status && (fflush(stdout) != 0 || ferror(stdout))) status = FAILURE("cannot write to standard output");
     int code = status_exit_code(status);

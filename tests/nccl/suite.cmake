@@ -24,12 +24,17 @@ else()
   endfunction()
 
   foreach(ranks 2 4)
-    nccl_command(command ${ranks})
+    nccl_command(command ${ranks} check)
     add_test(NAME nccl_${ranks}_ranks COMMAND ${command})
     set_tests_properties(nccl_${ranks}_ranks PROPERTIES LABELS unit TIMEOUT 120 PROCESSORS ${ranks}
                          ENVIRONMENT "${NCCL_ENVIRONMENT}" PASS_REGULAR_EXPRESSION "all checks passed on ${ranks} ranks"
                          FAIL_REGULAR_EXPRESSION "error:")
   endforeach()
+
+  # NCCL itself, where there are two GPUs.
+  add_test(NAME nccl_gpus COMMAND ${MPIRUN} --oversubscribe --bind-to none -n 2 $<TARGET_FILE:test_nccl> libnccl.so.2 gpu)
+  set_tests_properties(nccl_gpus PROPERTIES LABELS "unit;gpu" TIMEOUT 180 ENVIRONMENT "${NCCL_ENVIRONMENT}"
+                       PASS_REGULAR_EXPRESSION "all checks passed on 2 ranks" SKIP_REGULAR_EXPRESSION "skipped:")
 
   # nccl_fault(NAME ranks mode FAULT good|bad SECONDS MESSAGE). Call 1 is the barrier of the creation, the next are sums.
   function(nccl_fault name ranks mode)
@@ -37,8 +42,8 @@ else()
     add_test(NAME nccl_${name} COMMAND bash ${PROJECT_SOURCE_DIR}/tests/nccl/fault.sh ${ARGN} ${command})
     set_tests_properties(nccl_${name} PROPERTIES LABELS unit TIMEOUT 90 PROCESSORS ${ranks} ENVIRONMENT "${NCCL_ENVIRONMENT}")
   endfunction()
-  nccl_fault(without_fault 2 steps "none" good 10 "all steps done")
-  nccl_fault(slow_start 2 steps "init-slow 1 1500" good 10 "all steps done")
+  nccl_fault(without_fault 2 steps "none" good 60 "all steps done")
+  nccl_fault(slow_start 2 steps "init-slow 1 1500" good 60 "all steps done")
   nccl_fault(error 3 steps "error 1 3" bad 10
              "\\[rank 1\\] error: NCCL integer sum on rank 1: unhandled cuda error \\(stand-in: injected error\\)")
   nccl_fault(error_at_start 2 steps "error 1 1" bad 10 "NCCL barrier on rank 1: unhandled cuda error")

@@ -1,8 +1,9 @@
 /* The NCCL communicator on several ranks without a GPU: a stand-in for NCCL, and the CPU behaving as a device with a stream.
  *
- *   test_nccl LIBRARY         all checks against the MPI communicator; exit status 0
+ *   test_nccl LIBRARY check   all checks against the MPI communicator; exit status 0
  *   test_nccl LIBRARY steps   reductions as a training run does them, and its end; for injected faults
- *   test_nccl LIBRARY leave   likewise, but the last rank fails for a reason of its own in the third step */
+ *   test_nccl LIBRARY leave   likewise, but the last rank fails for a reason of its own in the third step
+ *   test_nccl LIBRARY gpu     all checks with NCCL itself, one rank per GPU; says "skipped: WHY" where that cannot be */
 #include "dist/communicator_device.h"
 #include "dist/communicator_nccl.h"
 #include "dist/gradient_reduction.h"
@@ -124,45 +125,76 @@ static int64_t value_at(int rank, int64_t i) {
     return (int64_t)((uint64_t)bits[0] << 29 | bits[1] >> 3) * (bits[2] & 1 ? 1 : -1);
 }
 
-static void check_sums(Communicator *nccl, int64_t count) {
-    size_t n = (size_t)count + 1;
-    int64_t *integers = malloc(n * sizeof *integers), *expected = malloc(n * sizeof *expected);
-    float *floats = malloc(n * sizeof *floats), *expected_floats = malloc(n * sizeof *expected_floats);
-    int32_t *maxima = malloc(n * sizeof *maxima), *expected_maxima = malloc(n * sizeof *expected_maxima);
-    CHECK(integers && expected && floats && expected_floats && maxima && expected_maxima);
-    for (int64_t i = 0; i <= count; ++i) { /* one more than is summed: it must stay */
-        integers[i] = expected[i] = value_at(nccl->rank, i);
-        floats[i] = expected_floats[i] = (float)(value_at(nccl->rank, i) >> 50); /* sums of small integers are exact */
-        maxima[i] = expected_maxima[i] = (int32_t)(value_at(nccl->rank, i) >> 32);
+static void *to_device(Device *device, const void *host, size_t bytes) {
+    void *data;
+    OK(device_allocate(device, bytes, &data));
+    OK(device_upload(device, data, host, bytes));
+    return data;
+}
+
+static void from_device(Device *device, void *host, void *data, size_t bytes) {
+    OK(device_download(device, host, data, bytes));
+    device_release(device, data);
+}
+
+typedef union Element {
+    int64_t integer;
+    float real;
+    int32_t small;
+} Element;
+
+static void fill(DType dtype, char *data, int64_t count) {
+    size_t bytes = dtype_bytes(dtype);
+    for (int64_t i = 0; i < count; ++i) {
+        int64_t value = value_at(launch.rank, i);
+        Element element = {.integer = value};
+        if (dtype == DTYPE_F32) element.real = (float)(value >> 50); /* sums of small integers are exact */
+        if (dtype == DTYPE_I32) element.small = (int32_t)(value >> 32);
+        memcpy(data + (size_t)i * bytes, &element, bytes);
     }
-    OK(control->ops->sum_i64(control, expected, count));
-    OK(control->ops->sum_f32(control, expected_floats, count));
-    OK(control->ops->max_i32(control, expected_maxima, count));
-    OK(nccl->ops->sum_i64(nccl, integers, count));
-    OK(nccl->ops->sum_f32(nccl, floats, count));
-    OK(nccl->ops->max_i32(nccl, maxima, count));
-    CHECK(memcmp(integers, expected, n * sizeof *integers) == 0);
-    CHECK(memcmp(floats, expected_floats, n * sizeof *floats) == 0);
-    CHECK(memcmp(maxima, expected_maxima, n * sizeof *maxima) == 0);
-    free(integers), free(expected), free(floats), free(expected_floats), free(maxima), free(expected_maxima);
+}
+
+static Status all_reduce(Communicator *c, DType dtype, void *data, int64_t count) {
+    if (dtype == DTYPE_I64) return c->ops->sum_i64(c, data, count);
+    return dtype == DTYPE_F32 ? c->ops->sum_f32(c, data, count) : c->ops->max_i32(c, data, count);
+}
+
+static void check_all_reduce(Device *device, Communicator *nccl, DType dtype, int64_t count) {
+    size_t bytes = (size_t)(count + 1) * dtype_bytes(dtype); /* one more than is summed: it must stay */
+    char *expected = malloc(bytes), *result = malloc(bytes);
+    CHECK(expected && result);
+    fill(dtype, expected, count + 1);
+    void *data = to_device(device, expected, bytes);
+    OK(all_reduce(control, dtype, expected, count));
+    OK(all_reduce(nccl, dtype, data, count));
+    from_device(device, result, data, bytes);
+    CHECK(memcmp(result, expected, bytes) == 0);
+    free(expected);
+    free(result);
 }
 
 static char byte_at(int rank, int64_t i) { return (char)(i * 31 + i / 251 + rank * 7); }
 
-static void check_bytes(Communicator *nccl, int64_t bytes) {
-    char *in = malloc((size_t)bytes + 1), *out = malloc((size_t)bytes * (size_t)nccl->world + 1);
+static void check_bytes(Device *device, Communicator *nccl, int64_t bytes) {
+    size_t size = (size_t)bytes + 1, all = (size_t)bytes * (size_t)nccl->world + 1;
+    char *in = malloc(size), *out = malloc(all);
     CHECK(in && out);
-    for (int64_t i = 0; i < bytes; ++i) in[i] = byte_at(nccl->rank, i);
-    memset(out, 0x55, (size_t)bytes * (size_t)nccl->world + 1);
-    OK(nccl->ops->all_gather(nccl, in, out, bytes));
+    for (int64_t i = 0; i <= bytes; ++i) in[i] = byte_at(nccl->rank, i);
+    memset(out, 0x55, all);
+    void *device_in = to_device(device, in, size), *device_out = to_device(device, out, all);
+    OK(nccl->ops->all_gather(nccl, device_in, device_out, bytes));
+    from_device(device, out, device_out, all);
     for (int rank = 0; rank < nccl->world; ++rank)
         for (int64_t i = 0; i < bytes; ++i) CHECK(out[rank * bytes + i] == byte_at(rank, i));
     CHECK(out[nccl->world * bytes] == 0x55);
     for (int root = 0; root < nccl->world; ++root) {
-        for (int64_t i = 0; i < bytes; ++i) in[i] = byte_at(nccl->rank, i);
-        OK(nccl->ops->broadcast(nccl, in, bytes, root));
-        for (int64_t i = 0; i < bytes; ++i) CHECK(in[i] == byte_at(root, i));
+        OK(device_upload(device, device_in, in, size));
+        OK(nccl->ops->broadcast(nccl, device_in, bytes, root));
+        OK(device_download(device, out, device_in, size));
+        for (int64_t i = 0; i < bytes; ++i) CHECK(out[i] == byte_at(root, i));
+        CHECK(out[bytes] == in[bytes]);
     }
+    device_release(device, device_in);
     free(in);
     free(out);
 }
@@ -170,6 +202,7 @@ static void check_bytes(Communicator *nccl, int64_t bytes) {
 typedef struct Gradient {
     Device *device;
     float *data; /* [n] device */
+    float *host; /* [n] */
     int64_t n;
 } Gradient;
 
@@ -177,7 +210,13 @@ static Gradient gradient_open(Device *device, int64_t n) {
     Gradient gradient = {.device = device, .n = n};
     OK(device_allocate(device, (size_t)n * sizeof(float), (void **)&gradient.data));
     OK(device_fill_zero(device, gradient.data, (size_t)n * sizeof(float)));
+    CHECK(gradient.host = malloc((size_t)n * sizeof(float)));
     return gradient;
+}
+
+static void gradient_close(Gradient *gradient) {
+    device_release(gradient->device, gradient->data);
+    free(gradient->host);
 }
 
 /* One global batch of two micro-batches per rank; the total is left in the gradient. */
@@ -185,7 +224,8 @@ static Status reduce(const Gradient *gradient, GradientReduction *reduction, int
     bool finite;
     for (int micro_batch = 0; micro_batch < 2; ++micro_batch) {
         int stream = (step * 2 + micro_batch) * launch.world + launch.rank;
-        for (int64_t i = 0; i < gradient->n; ++i) gradient->data[i] = ldexpf((float)(value_at(stream, i) >> 40), -22);
+        for (int64_t i = 0; i < gradient->n; ++i) gradient->host[i] = ldexpf((float)(value_at(stream, i) >> 40), -22);
+        TRY(device_upload(gradient->device, gradient->data, gradient->host, (size_t)gradient->n * sizeof(float)));
         *loss = sin(stream);
         TRY(gradient_reduction_add(reduction, loss));
     }
@@ -196,65 +236,91 @@ static Status reduce(const Gradient *gradient, GradientReduction *reduction, int
 
 /* Directly and through host memory: the same bits in exact mode; in float mode the order may differ, and ranks agree. */
 static void check_reduction(Device *device, Communicator *nccl, ReductionKind kind) {
-    float *totals[2];
+    const size_t bytes = ELEMENTS * sizeof(float);
+    Gradient gradients[2];
     double loss[2];
     for (int direct = 0; direct < 2; ++direct) {
-        Gradient gradient = gradient_open(device, ELEMENTS);
+        Gradient *gradient = &gradients[direct];
         GradientReduction *reduction;
         ReductionRoute route = {.control = control, .device = direct ? nccl : NULL};
-        OK(gradient_reduction_create(device, route, kind, tensor_1d(gradient.data, DTYPE_F32, ELEMENTS), 1, &reduction));
-        OK(reduce(&gradient, reduction, 0, &loss[direct]));
+        *gradient = gradient_open(device, ELEMENTS);
+        OK(gradient_reduction_create(device, route, kind, tensor_1d(gradient->data, DTYPE_F32, ELEMENTS), 1, &reduction));
+        OK(reduce(gradient, reduction, 0, &loss[direct]));
+        OK(device_download(device, gradient->host, gradient->data, bytes));
         gradient_reduction_destroy(reduction);
-        totals[direct] = gradient.data;
     }
-    CHECK(loss[0] == loss[1]);
-    for (int64_t i = 0; i < ELEMENTS; ++i) CHECK(fabsf(totals[0][i] - totals[1][i]) <= (kind == REDUCTION_EXACT ? 0 : 1e-4f));
-    CHECK(totals[0][5] != 0);
-    memcpy(totals[0], totals[1], ELEMENTS * sizeof(float));
-    OK(control->ops->broadcast(control, totals[0], ELEMENTS * (int64_t)sizeof(float), 0));
-    CHECK(memcmp(totals[0], totals[1], ELEMENTS * sizeof(float)) == 0);
-    for (int direct = 0; direct < 2; ++direct) device_release(device, totals[direct]);
+    float *staged = gradients[0].host, *direct = gradients[1].host, tolerance = kind == REDUCTION_EXACT ? 0 : 1e-5f;
+    CHECK(loss[0] == loss[1] && staged[5] != 0);
+    for (int64_t i = 0; i < ELEMENTS; ++i) CHECK(fabsf(staged[i] - direct[i]) <= tolerance);
+    memcpy(staged, direct, bytes);
+    OK(control->ops->broadcast(control, staged, (int64_t)bytes, 0));
+    CHECK(memcmp(staged, direct, bytes) == 0);
+    gradient_close(&gradients[0]);
+    gradient_close(&gradients[1]);
 }
 
 /* Where NCCL cannot serve, all ranks learn the same reason, and it is no error. */
 static void check_choice(Device *device, const char *library) {
-    char why[DEVICE_COMMUNICATOR_WHY_BYTES];
+    char about[DEVICE_COMMUNICATOR_ABOUT_BYTES];
     DeviceCommunicatorSettings settings = settings_for(library);
     Communicator *none = control;
     if (launch.rank == launch.world - 1) settings.library = "libnccl-that-is-not-there.so.2";
-    OK(communicator_device_create(control, device, &settings, &none, why));
+    OK(communicator_device_create(control, device, &settings, &none, about));
     char expected[128];
     snprintf(expected, sizeof expected, "on rank %d, NCCL is absent: libnccl-that-is-not-there.so.2", launch.world - 1);
-    CHECK(!none && strncmp(why, expected, strlen(expected)) == 0);
+    CHECK(!none && strncmp(about, expected, strlen(expected)) == 0);
 
     settings = settings_for(library);
     snprintf(identity, sizeof identity, "0000:%02x:00.0", launch.rank / 2);
-    OK(communicator_device_create(control, device, &settings, &none, why));
-    CHECK(!none && strcmp(why, "ranks 0 and 1 share one GPU (0000:00:00.0)") == 0);
+    OK(communicator_device_create(control, device, &settings, &none, about));
+    CHECK(!none && strcmp(about, "ranks 0 and 1 share one GPU (0000:00:00.0)") == 0);
     snprintf(identity, sizeof identity, "0000:%02x:00.0", launch.rank);
 
     Communicator alone = {.ops = control->ops, .world = 1};
-    OK(communicator_device_create(&alone, device, &settings, &none, why));
-    CHECK(!none && strcmp(why, "there is one rank") == 0);
+    OK(communicator_device_create(&alone, device, &settings, &none, about));
+    CHECK(!none && strcmp(about, "there is one rank") == 0);
 }
 
-static void check_all(Device *device, const char *library) {
-    char why[DEVICE_COMMUNICATOR_WHY_BYTES];
-    DeviceCommunicatorSettings settings = settings_for(library);
-    check_choice(device, library);
+static void check_communicator(Device *device, Communicator *nccl, const DeviceCommunicatorSettings *settings, int64_t count) {
+    const DType dtypes[] = {DTYPE_I64, DTYPE_F32, DTYPE_I32};
+    const int64_t sizes[] = {0, 1, settings->piece_bytes / launch.world, settings->piece_bytes + 3}; /* gathers in 1 and 2 ways */
+    CHECK(nccl->rank == launch.rank && nccl->world == launch.world);
+    CHECK(nccl->ops->device_pointers && !control->ops->device_pointers);
+    for (int i = 0; i < 3; ++i) check_all_reduce(device, nccl, dtypes[i], count);
+    for (int i = 0; i < 4; ++i) check_bytes(device, nccl, sizes[i]);
+    OK(nccl->ops->barrier(nccl));
+    check_reduction(device, nccl, REDUCTION_EXACT);
+    check_reduction(device, nccl, REDUCTION_FLOAT);
+}
+
+static void check_all(Device *device, const DeviceCommunicatorSettings *settings) {
+    char about[DEVICE_COMMUNICATOR_ABOUT_BYTES];
     for (int round = 0; round < 2; ++round) { /* a second one after the first has ended */
         Communicator *nccl;
-        OK(communicator_device_create(control, device, &settings, &nccl, why));
-        CHECK(nccl && nccl->rank == launch.rank && nccl->world == launch.world);
-        CHECK(nccl->ops->device_pointers && !control->ops->device_pointers);
-        check_sums(nccl, round ? 1 : ELEMENTS);
-        check_bytes(nccl, round ? 0 : (int64_t)(settings.piece_bytes / launch.world)); /* a gather in one piece */
-        check_bytes(nccl, round ? 1 : settings.piece_bytes + 3);
-        OK(nccl->ops->barrier(nccl));
-        check_reduction(device, nccl, round ? REDUCTION_FLOAT : REDUCTION_EXACT);
+        OK(communicator_device_create(control, device, settings, &nccl, about));
+        if (!nccl) {
+            if (launch.rank == 0) printf("skipped: %s\n", about);
+            return;
+        }
+        CHECK(strncmp(about, "NCCL 2.", 7) == 0);
+        check_communicator(device, nccl, settings, round ? 1 : ELEMENTS);
         communicator_destroy(nccl);
     }
-    if (launch.rank == 0) printf("all checks passed on %d ranks\n", launch.world);
+    if (launch.rank == 0) printf("all checks passed on %d ranks with %s\n", launch.world, about);
+}
+
+static void check_gpus(const char *library) {
+    Device *device;
+    const char *why;
+    DeviceCommunicatorSettings settings = settings_for(library);
+    settings.setup_seconds = 60;
+    int32_t missing = !device_cuda_available(&why);
+    if (missing) printf("skipped: rank %d: %s\n", launch.rank, why);
+    OK(control->ops->max_i32(control, &missing, 1));
+    if (missing) return;
+    OK(device_open(BACKEND_CUDA, launch.local_rank, 0, &device));
+    check_all(device, &settings);
+    device_close(device);
 }
 
 static Status take_steps(const Gradient *gradient, GradientReduction *reduction, bool leave) {
@@ -267,13 +333,12 @@ static Status take_steps(const Gradient *gradient, GradientReduction *reduction,
 }
 
 /* As a session: created, used, ended in order, whether good or not. */
-static Status run_steps(Device *device, const char *library, bool leave) {
-    char why[DEVICE_COMMUNICATOR_WHY_BYTES];
-    DeviceCommunicatorSettings settings = settings_for(library);
+static Status run_steps(Device *device, const DeviceCommunicatorSettings *settings, bool leave) {
+    char about[DEVICE_COMMUNICATOR_ABOUT_BYTES];
     Communicator *nccl;
     GradientReduction *reduction = NULL;
     Gradient gradient = gradient_open(device, 1000);
-    Status status = communicator_device_create(control, device, &settings, &nccl, why);
+    Status status = communicator_device_create(control, device, settings, &nccl, about);
     if (!status) {
         CHECK(nccl);
         ReductionRoute route = {.control = control, .device = nccl};
@@ -283,25 +348,37 @@ static Status run_steps(Device *device, const char *library, bool leave) {
     if (!status) status = take_steps(&gradient, reduction, leave);
     gradient_reduction_destroy(reduction);
     communicator_destroy(nccl);
-    device_release(device, gradient.data);
+    gradient_close(&gradient);
     if (!status && launch.rank == 0) printf("all steps done\n");
     return status;
 }
 
-int main(int argc, char **argv) {
+static Status run(const char *library, const char *mode) {
+    Status status = STATUS_OK;
     DeviceMemory memory;
+    if (strcmp(mode, "gpu") == 0) {
+        check_gpus(library);
+        return STATUS_OK;
+    }
+    DeviceCommunicatorSettings settings = settings_for(library);
+    Device *device = open_device(library, &memory);
+    if (strcmp(mode, "check") == 0) {
+        check_choice(device, library);
+        check_all(device, &settings);
+    } else {
+        status = run_steps(device, &settings, strcmp(mode, "leave") == 0);
+    }
+    close_device(device);
+    return status;
+}
+
+int main(int argc, char **argv) {
+    setvbuf(stderr, NULL, _IOLBF, BUFSIZ);
     Status status = launch_start(&argc, &argv, &launch);
     if (!status) status = communicator_mpi_create(&control);
     log_set_rank(launch.rank, launch.world);
-    if (!status && argc < 2) status = INVALID_INPUT("usage: test_nccl LIBRARY [steps|leave]");
-    if (!status) {
-        Device *device = open_device(argv[1], &memory);
-        if (argc == 2)
-            check_all(device, argv[1]);
-        else
-            status = run_steps(device, argv[1], strcmp(argv[2], "leave") == 0);
-        close_device(device);
-    }
+    if (!status && argc != 3) status = INVALID_INPUT("usage: test_nccl LIBRARY check|steps|leave|gpu");
+    if (!status) status = run(argv[1], argv[2]);
     communicator_destroy(control);
     int code = status_exit_code(status);
     log_status(status);

@@ -74,6 +74,15 @@ static const char *fault_at(int rank, int call, bool init, long *number) {
 
 static bool is(const char *fault, const char *kind) { return fault && strcmp(fault, kind) == 0; }
 
+/* For the test that measures from here how long the ranks take to end. */
+static void announce_fault(void) {
+    struct timespec now;
+    char line[64];
+    clock_gettime(CLOCK_REALTIME, &now);
+    int length = snprintf(line, sizeof line, "fault at %lld ms\n", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    if (write(STDERR_FILENO, line, (size_t)length) < 0) return;
+}
+
 /* Ends with false when a rank failed or this communicator is aborted. */
 static bool meet(ncclComm_t comm) {
     uint64_t meeting = ++comm->meetings;
@@ -152,6 +161,7 @@ static void fail_here(ncclComm_t comm) {
 }
 
 static void join_ranks(ncclComm_t comm, const char *fault) {
+    if (fault) announce_fault();
     if (is(fault, "init-hang")) hang(comm);
     if (is(fault, "init-error")) {
         set_error(comm, ncclSystemError, "stand-in: injected error");
@@ -173,6 +183,7 @@ static void run_work(ncclComm_t comm, const Work *work) {
     }
     sleep_ms(1);                             /* still in progress: connections are made */
     atomic_store(&comm->state, ncclSuccess); /* issued; from here on only the stream tells */
+    if (work->fault) announce_fault();
     if (is(work->fault, "exit")) _exit(9);
     if (is(work->fault, "hang")) hang(comm);
     if (is(work->fault, "error") || is(work->fault, "stuck"))
@@ -311,7 +322,10 @@ static ncclResult_t collective(ncclComm_t comm, Work work) {
     ncclResult_t result = check_idle(comm);
     if (result != ncclSuccess) return result;
     work.fault = fault_at(comm->rank, ++comm->calls, false, NULL);
-    if (is(work.fault, "refuse")) return ncclInternalError;
+    if (is(work.fault, "refuse")) {
+        announce_fault();
+        return ncclInternalError;
+    }
     if (type_bytes(work.type) == 0) return ncclInvalidArgument;
     atomic_fetch_add(&issued, 1);
     give(comm, &work);

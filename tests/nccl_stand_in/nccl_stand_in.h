@@ -14,7 +14,9 @@
  *   exit        the process is gone
  *   init-slow   the initialisation takes CALL milliseconds
  *   init-error  the initialisation fails; the others wait for ever
- *   init-hang   the initialisation never ends */
+ *   init-hang   the initialisation never ends
+ *
+ * The rank that meets its fault writes "fault at N ms" (since 1970) to standard error. */
 #ifndef TESTS_NCCL_STAND_IN_H
 #define TESTS_NCCL_STAND_IN_H
 
