@@ -9,6 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
+
 enum { GUARD_BYTES = 64, GUARD_VALUE = 0x5a, ARENA_BYTES = 256 << 20 };
 
 static uint64_t next_random(Run *run) { /* splitmix64 */
@@ -89,12 +93,29 @@ static Value *new_value(Run *run, DType dtype, int dimensions, const int64_t *sh
     return value;
 }
 
+/* Under the address sanitizer an op that even reads the guard is caught, where device memory is host memory. */
+static void forbid_guard(const Run *run, const Value *value, bool forbidden) {
+    (void)run, (void)value, (void)forbidden;
+#ifdef __SANITIZE_ADDRESS__
+#ifndef ADAMEM_CUDA_ON_HOST
+    if (!device_is_host(run->device)) return;
+#endif
+    char *guard = (char *)value->tensor.data + tensor_bytes(value->tensor);
+    if (forbidden)
+        __asan_poison_memory_region(guard, GUARD_BYTES);
+    else
+        __asan_unpoison_memory_region(guard, GUARD_BYTES);
+#endif
+}
+
 static void upload(Run *run, const Value *value, const void *content) {
     size_t bytes = tensor_bytes(value->tensor);
+    forbid_guard(run, value, false);
     char *staging = malloc(bytes + GUARD_BYTES);
     memcpy(staging, content, bytes);
     memset(staging + bytes, GUARD_VALUE, GUARD_BYTES);
     run_succeeds(run, device_upload(run->device, value->tensor.data, staging, bytes + GUARD_BYTES));
+    forbid_guard(run, value, true);
     free(staging);
 }
 
@@ -174,6 +195,7 @@ void run_open(Run *run, Device *device, const char *label, const Shape *shape, b
 static void check_guard(Run *run, const Value *value) {
     size_t bytes = tensor_bytes(value->tensor);
     unsigned char *content = malloc(bytes + GUARD_BYTES);
+    forbid_guard(run, value, false);
     run_succeeds(run, device_download(run->device, content, value->tensor.data, bytes + GUARD_BYTES));
     for (size_t i = 0; i < GUARD_BYTES; ++i)
         if (content[bytes + i] != GUARD_VALUE) fail_msg("%s: a write past the end of an operand of %zu bytes", run->label, bytes);
@@ -203,19 +225,44 @@ double *run_read(Run *run, Tensor tensor) {
     return values;
 }
 
+static void record(Recording *recording, double value) {
+    if (recording->count == recording->room) {
+        recording->room = recording->room ? 2 * recording->room : 1024;
+        recording->values = realloc(recording->values, recording->room * sizeof *recording->values);
+    }
+    recording->values[recording->count++] = value;
+}
+
+/* Both are within `allowed` of the exact value, so they are within twice that of each other; in BF16 they may also be the two
+ * neighbours of a value that lies between. */
+static void compare_with_recording(const Run *run, DType dtype, double got, double allowed, const char *what, int64_t row,
+                                   int64_t column) {
+    Recording *recording = run->recording;
+    const double limit = fmax(2 * allowed, dtype == DTYPE_BF16 ? 0x1p-7 * fabs(got) : 0) + run->between;
+    if (recording->next >= recording->count) fail_msg("%s: more results than on the other backend", run->label);
+    const double other = recording->values[recording->next++];
+    if (!(fabs(got - other) <= limit) && !(got == other))
+        fail_msg("%s: %s[%lld, %lld] is %.9g, on the CPU %.9g, allowed difference %.3g", run->label, what, (long long)row,
+                 (long long)column, got, other, limit);
+}
+
 void run_expect(Run *run, Value value, const double *expected, Tolerance tolerance, const char *what) {
     double *got = run_read(run, value.tensor);
     Tensor rows = tensor_as_rows(value.tensor);
-    for (int64_t r = 0; run->compare && r < rows.shape[0]; ++r) {
+    const bool recording = run->recording && !run->recording->replay;
+    for (int64_t r = 0; (run->compare || recording) && r < rows.shape[0]; ++r) {
         const double *e = expected + r * rows.shape[1], *g = got + r * rows.shape[1];
         double largest = 0;
         for (int64_t i = 0; i < rows.shape[1]; ++i) largest = fmax(largest, fabs(e[i]));
         for (int64_t i = 0; i < rows.shape[1]; ++i) {
+            if (recording) record(run->recording, g[i]);
+            if (!run->compare) continue;
             double allowed = tolerance.relative * fabs(e[i]) + tolerance.of_row * largest + tolerance.absolute;
             if (allowed > 0) run->worst = fmax(run->worst, fabs(g[i] - e[i]) / allowed);
             if (!(fabs(g[i] - e[i]) <= allowed)) /* NaN fails */
                 fail_msg("%s: %s[%lld, %lld] is %.9g, expected %.9g, allowed error %.3g", run->label, what, (long long)r,
                          (long long)i, g[i], e[i], allowed);
+            if (run->recording) compare_with_recording(run, value.tensor.dtype, g[i], allowed, what, r, i);
         }
     }
     free(got);

@@ -23,13 +23,22 @@ typedef struct Value {
     double *host;  /* what was uploaded, [elements]; owned by the run */
 } Value;
 
+/* What one run read back where it was compared: kept on the way through one backend, compared with on another. */
+typedef struct Recording {
+    double *values; /* owned by the caller: free() */
+    size_t count, room, next;
+    bool replay; /* false: values are added */
+} Recording;
+
 typedef struct Run {
     Device *device;
     Arena *arena;
     const char *label; /* "matmul F32 odd" for messages */
     bool compare;      /* false: only the transcript is wanted */
     uint64_t random, transcript;
-    double worst; /* largest error so far as a share of what was allowed */
+    Recording *recording; /* NULL, or filled or compared with by run_expect */
+    double between;       /* more that two backends may differ by: where each goes on from its own rounded results */
+    double worst;         /* largest error so far as a share of what was allowed */
     SequenceLayout layout;
     Value values[MAX_VALUES];
     int count;

@@ -14,8 +14,25 @@ typedef struct OpCase {
 
 extern const OpCase linear_cases[], network_cases[], training_cases[], gradient_cases[]; /* each ends with a NULL name */
 
-/* Runs every case on a backend: against the reference, and again with other thread counts (CPU) or once more (CUDA) for the
- * same bits. ops: NULL, or the table to use instead of the device's own. Returns the number of failed tests. */
+/* How the table is run on a backend. */
+typedef struct OpTestPlan {
+    BackendKind kind;
+    const Ops *ops; /* NULL, or the table to use instead of the device's own */
+    int runs;       /* of every shape, at most MAX_RUNS: the first is compared with the reference, all must give the same bits */
+    void (*before_run)(int run); /* NULL, or what makes run 0, 1, ... of a shape different besides its number of threads */
+    /* For slow backends, 0 = no limit: a shape of more than most_tokens tokens has all its sequences divided by the smallest
+     * number that helps; one of more than most_tokens_repeated (after that) gets only the first two runs. */
+    int64_t most_tokens, most_tokens_repeated;
+    bool beside_cpu; /* also compare with what the CPU backend gives, within twice what the reference allows */
+} OpTestPlan;
+
+enum { MAX_RUNS = 5 };
+
+/* Returns the number of failed tests. */
+int run_op_plan(const OpTestPlan *plan);
+
+/* Every case on a backend: against the reference, and again with other thread counts (CPU) or once more (CUDA) for the same
+ * bits. ops: NULL, or the table to use instead of the device's own. Returns the number of failed tests. */
 int run_op_tests(BackendKind kind, const Ops *ops);
 
 #endif

@@ -20,65 +20,111 @@ static const Shape shapes[] = {
     {"long", {1100}, 64, 2, 1, 128, 130, 5003, 8},
     {"wide-head", {70}, 128, 1, 1, 256, 64, 65, 64},
 };
-enum { SHAPES = sizeof shapes / sizeof shapes[0], MAX_CASES = 128, REPEATS = 4 };
+enum { SHAPES = sizeof shapes / sizeof shapes[0], MAX_CASES = 128 };
 
 typedef struct Parameter {
     const OpCase *op;
     DType act;
-    Device **devices; /* [REPEATS]: the first is compared with the reference, all with each other */
+    const OpTestPlan *plan;
+    Device **devices; /* [plan->runs] */
+    Device *cpu;      /* NULL, or what the first run is compared with besides the reference */
     char name[64];
 } Parameter;
+
+static Shape shortened(const Shape *shape, int64_t most_tokens) {
+    Shape result = *shape;
+    for (int32_t divisor = 2; most_tokens && shape_tokens(&result) > most_tokens; ++divisor)
+        for (int s = 0; s < MAX_SEQUENCES && shape->lengths[s]; ++s)
+            result.lengths[s] = (shape->lengths[s] + divisor - 1) / divisor;
+    return result;
+}
+
+static void run_on_cpu(const Parameter *p, const Shape *shape, Recording *recording) {
+    Run run;
+    run_open(&run, p->cpu, p->name, shape, false);
+    run.recording = recording;
+    p->op->body(&run, shape, p->act);
+    run_close(&run);
+    recording->replay = true;
+}
+
+static double run_shape(const Parameter *p, const Shape *shape) {
+    const OpTestPlan *plan = p->plan;
+    const bool twice = plan->most_tokens_repeated && shape_tokens(shape) > plan->most_tokens_repeated;
+    uint64_t transcript = 0;
+    double worst = 0;
+    Recording recording = {0};
+    if (p->cpu) run_on_cpu(p, shape, &recording);
+    for (int i = 0; i < (twice ? 2 : plan->runs); ++i) {
+        char label[320];
+        snprintf(label, sizeof label, "%s on %s, shape %s, run %d", p->name, p->devices[i]->name, shape->name, i);
+        if (plan->before_run) plan->before_run(i);
+        Run run;
+        run_open(&run, p->devices[i], label, shape, i == 0);
+        if (i == 0 && p->cpu) run.recording = &recording;
+        p->op->body(&run, shape, p->act);
+        run_close(&run);
+        if (i == 0) transcript = run.transcript;
+        worst = fmax(worst, run.worst);
+        if (run.transcript != transcript) fail_msg("%s: other bits than in run 0 on %s", label, p->devices[0]->name);
+    }
+    free(recording.values);
+    return worst;
+}
 
 static void run_case(void **state) {
     const Parameter *p = *state;
     double worst = 0;
     for (int s = 0; s < SHAPES; ++s) {
-        uint64_t transcript = 0;
-        for (int repeat = 0; repeat < REPEATS; ++repeat) {
-            char label[320];
-            snprintf(label, sizeof label, "%s on %s, shape %s", p->name, p->devices[repeat]->name, shapes[s].name);
-            Run run;
-            run_open(&run, p->devices[repeat], label, &shapes[s], repeat == 0);
-            p->op->body(&run, &shapes[s], p->act);
-            run_close(&run);
-            if (repeat == 0) transcript = run.transcript;
-            worst = fmax(worst, run.worst);
-            if (run.transcript != transcript) fail_msg("%s: other bits than on %s", label, p->devices[0]->name);
-        }
+        const Shape shape = shortened(&shapes[s], p->plan->most_tokens);
+        worst = fmax(worst, run_shape(p, &shape));
     }
     if (worst > 0) print_message("max_error %s %.3f\n", p->name, worst); /* as a share of what is allowed */
 }
 
-static int add_cases(Parameter *parameters, int count, const OpCase *cases, Device **devices) {
+static int add_cases(Parameter *parameters, int count, const OpCase *cases, Parameter common) {
     for (; cases->name; ++cases)
         for (int bf16 = 0; bf16 <= (cases->typed ? 1 : 0); ++bf16) {
             Parameter *p = &parameters[count++];
-            *p = (Parameter){.op = cases, .act = bf16 ? DTYPE_BF16 : DTYPE_F32, .devices = devices};
+            *p = common;
+            p->op = cases;
+            p->act = bf16 ? DTYPE_BF16 : DTYPE_F32;
             snprintf(p->name, sizeof p->name, "%s%s", cases->name, !cases->typed ? "" : bf16 ? " BF16" : " F32");
         }
     return count;
 }
 
-int run_op_tests(BackendKind kind, const Ops *ops) {
-    Device *devices[REPEATS] = {NULL};
-    for (int i = 0; i < REPEATS; ++i) {
-        Status status = device_open(kind, 0, i + 1, &devices[i]); /* threads 1, 2, 3, 4; a GPU has no use for the number */
-        if (status) {
-            fprintf(stderr, "cannot open the device: %s\n", status_message(status));
-            status_free(status);
-            return 1;
-        }
-        if (ops) devices[i]->ops = ops;
+static bool open_device(BackendKind kind, int threads, Device **out) {
+    Status status = device_open(kind, 0, threads, out);
+    if (!status) return true;
+    fprintf(stderr, "cannot open the device: %s\n", status_message(status));
+    status_free(status);
+    return false;
+}
+
+int run_op_plan(const OpTestPlan *plan) {
+    Device *devices[MAX_RUNS] = {NULL}, *cpu = NULL;
+    for (int i = 0; i < plan->runs; ++i) {
+        if (!open_device(plan->kind, i + 1, &devices[i])) return 1; /* a GPU has no use for the number of threads */
+        if (plan->ops) devices[i]->ops = plan->ops;
     }
+    if (plan->beside_cpu && !open_device(BACKEND_CPU, 1, &cpu)) return 1;
     static Parameter parameters[MAX_CASES];
     static struct CMUnitTest tests[MAX_CASES];
-    int count = add_cases(parameters, 0, linear_cases, devices);
-    count = add_cases(parameters, count, network_cases, devices);
-    count = add_cases(parameters, count, training_cases, devices);
-    count = add_cases(parameters, count, gradient_cases, devices);
+    const Parameter common = {.plan = plan, .devices = devices, .cpu = cpu};
+    int count = add_cases(parameters, 0, linear_cases, common);
+    count = add_cases(parameters, count, network_cases, common);
+    count = add_cases(parameters, count, training_cases, common);
+    count = add_cases(parameters, count, gradient_cases, common);
     for (int i = 0; i < count; ++i)
         tests[i] = (struct CMUnitTest){.name = parameters[i].name, .test_func = run_case, .initial_state = &parameters[i]};
     int failed = _cmocka_run_group_tests("ops", tests, (size_t)count, NULL, NULL);
-    for (int i = 0; i < REPEATS; ++i) device_close(devices[i]);
+    for (int i = 0; i < plan->runs; ++i) device_close(devices[i]);
+    device_close(cpu);
     return failed;
+}
+
+int run_op_tests(BackendKind kind, const Ops *ops) {
+    const OpTestPlan plan = {.kind = kind, .ops = ops, .runs = 4};
+    return run_op_plan(&plan);
 }

@@ -1,0 +1,191 @@
+#include <cublasLt.h>
+#include <cuda_bf16.h>
+
+#include <stdlib.h>
+#include <vector>
+
+const char *cublasLtGetStatusString(cublasStatus_t status) {
+    switch (status) {
+    case CUBLAS_STATUS_SUCCESS: return "CUBLAS_STATUS_SUCCESS";
+    case CUBLAS_STATUS_INVALID_VALUE: return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_NOT_SUPPORTED: return "CUBLAS_STATUS_NOT_SUPPORTED";
+    }
+    return "an unknown status";
+}
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
+    *handle = (cublasLtHandle_t)malloc(1);
+    return *handle ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+    free(handle);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescInit(cublasLtMatmulDesc_t description, cublasComputeType_t compute, cudaDataType_t scale) {
+    *description = {CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, -1, NULL};
+    return compute == CUBLAS_COMPUTE_32F && scale == CUDA_R_32F ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+}
+
+template <typename T> static cublasStatus_t set(T *to, const void *value, size_t bytes) {
+    if (bytes != sizeof *to) return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(to, value, bytes);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t description, cublasLtMatmulDescAttributes_t attribute,
+                                              const void *value, size_t bytes) {
+    switch (attribute) {
+    case CUBLASLT_MATMUL_DESC_TRANSA: return set(&description->transpose_a, value, bytes);
+    case CUBLASLT_MATMUL_DESC_TRANSB: return set(&description->transpose_b, value, bytes);
+    case CUBLASLT_MATMUL_DESC_EPILOGUE: return set(&description->epilogue, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return set(&description->bias, value, bytes);
+    case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: return set(&description->bias_type, value, bytes);
+    }
+    return CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatrixLayoutInit(cublasLtMatrixLayout_t layout, cudaDataType_t type, uint64_t rows, uint64_t columns,
+                                        int64_t leading) {
+    *layout = {type, rows, columns, leading};
+    const bool sound = rows > 0 && columns > 0 && leading > 0 && (uint64_t)leading >= rows;
+    return sound ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+/* The library assumes addresses aligned to 256 bytes unless it is told otherwise. */
+cublasStatus_t cublasLtMatmulPreferenceInit(cublasLtMatmulPreference_t preference) {
+    *preference = {0, 0, {256, 256, 256, 256}};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute, const void *value,
+                                                    size_t bytes) {
+    switch (attribute) {
+    case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES: return set(&preference->workspace, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK: return set(&preference->reductions, value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES: return set(&preference->alignment[0], value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES: return set(&preference->alignment[1], value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES: return set(&preference->alignment[2], value, bytes);
+    case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES: return set(&preference->alignment[3], value, bytes);
+    }
+    return CUBLAS_STATUS_INVALID_VALUE;
+}
+
+/* m, n, k of D[m, n] = op(A)[m, k] op(B)[k, n]; false where the shapes do not fit together. */
+static bool sizes(const cublasLtMatmulDescOpaque_t &d, const cublasLtMatrixLayoutOpaque_t &a,
+                  const cublasLtMatrixLayoutOpaque_t &b, const cublasLtMatrixLayoutOpaque_t &c, int64_t *m, int64_t *n,
+                  int64_t *k) {
+    *m = (int64_t)(d.transpose_a ? a.columns : a.rows);
+    *k = (int64_t)(d.transpose_a ? a.rows : a.columns);
+    *n = (int64_t)(d.transpose_b ? b.rows : b.columns);
+    return (int64_t)(d.transpose_b ? b.columns : b.rows) == *k && (int64_t)c.rows == *m && (int64_t)c.columns == *n;
+}
+
+/* Table of supported types: bf16 to bf16 or fp32, fp32 to fp32; the bias has the type of D. */
+static bool supported(const cublasLtMatmulDescOpaque_t &d, const cublasLtMatrixLayoutOpaque_t &a,
+                      const cublasLtMatrixLayoutOpaque_t &b, const cublasLtMatrixLayoutOpaque_t &c,
+                      const cublasLtMatrixLayoutOpaque_t &result) {
+    if (a.type != b.type || c.type != result.type || c.leading != result.leading) return false;
+    if (result.type != CUDA_R_32F && result.type != a.type) return false;
+    if (d.epilogue == CUBLASLT_EPILOGUE_BIAS) return d.bias_type == -1 || d.bias_type == (int32_t)result.type;
+    return d.epilogue == CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+static void set_fingerprint(int64_t (&to)[12], const cublasLtMatmulDescOpaque_t &d, const cublasLtMatrixLayoutOpaque_t &a,
+                            const cublasLtMatrixLayoutOpaque_t &b, const cublasLtMatrixLayoutOpaque_t &c) {
+    const int64_t values[12] = {(int64_t)a.rows,
+                                (int64_t)a.columns,
+                                a.leading,
+                                (int64_t)b.rows,
+                                (int64_t)b.columns,
+                                b.leading,
+                                c.leading,
+                                a.type,
+                                c.type,
+                                d.transpose_a * 2 + d.transpose_b,
+                                d.epilogue,
+                                0};
+    memcpy(to, values, sizeof to);
+}
+
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t description, cublasLtMatrixLayout_t a,
+                                              cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int most,
+                                              cublasLtMatmulHeuristicResult_t *results, int *found) {
+    int64_t m, n, k;
+    *found = 0;
+    if (!handle || most < 1 || !sizes(*description, *a, *b, *d, &m, &n, &k)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!supported(*description, *a, *b, *c, *d)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    results[0] = {};
+    set_fingerprint(results[0].algo.fingerprint, *description, *a, *b, *d);
+    memcpy(results[0].algo.alignment, preference->alignment, sizeof preference->alignment);
+    results[0].algo.workspace = preference->workspace / 2; /* as a split-K algorithm would */
+    results[0].workspaceSize = (size_t)results[0].algo.workspace;
+    results[0].state = CUBLAS_STATUS_SUCCESS;
+    *found = 1;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+static float element(const void *data, cudaDataType_t type, int64_t i) {
+    return type == CUDA_R_32F ? ((const float *)data)[i] : __bfloat162float(((const __nv_bfloat16 *)data)[i]);
+}
+
+/* op(matrix) as floats, column by column. */
+static std::vector<float> unpack(const void *data, const cublasLtMatrixLayoutOpaque_t &layout, bool transpose) {
+    const int64_t rows = (int64_t)layout.rows, columns = (int64_t)layout.columns;
+    std::vector<float> to((size_t)(rows * columns));
+    for (int64_t j = 0; j < columns; ++j)
+        for (int64_t i = 0; i < rows; ++i)
+            to[(size_t)(transpose ? j + i * columns : i + j * rows)] = element(data, layout.type, i + j * layout.leading);
+    return to;
+}
+
+/* One column of the product at a time: sum[m] = op(A) column-of-op(B), in double. */
+static void multiply(const cublasLtMatmulDescOpaque_t &description, float alpha, const std::vector<float> &a,
+                     const std::vector<float> &b, float beta, const void *c, void *d, const cublasLtMatrixLayoutOpaque_t &layout,
+                     int64_t k) {
+    const int64_t m = (int64_t)layout.rows, n = (int64_t)layout.columns;
+    std::vector<double> sum((size_t)m);
+    for (int64_t j = 0; j < n; ++j) {
+        std::fill(sum.begin(), sum.end(), 0.0);
+        for (int64_t l = 0; l < k; ++l) {
+            const double factor = (double)b[(size_t)(l + j * k)];
+            const float *column = &a[(size_t)(l * m)];
+            for (int64_t i = 0; i < m; ++i) sum[(size_t)i] += factor * (double)column[i];
+        }
+        for (int64_t i = 0; i < m; ++i) {
+            const int64_t at = i + j * layout.leading;
+            double value = (double)alpha * sum[(size_t)i];
+            if (beta != 0) value += (double)beta * (double)element(c, layout.type, at); /* beta = 0 does not read C */
+            if (description.epilogue == CUBLASLT_EPILOGUE_BIAS) value += (double)element(description.bias, layout.type, i);
+            if (layout.type == CUDA_R_32F)
+                ((float *)d)[at] = (float)value;
+            else
+                ((__nv_bfloat16 *)d)[at] = __float2bfloat16_rn((float)value);
+        }
+    }
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t description, const void *alpha, const void *a,
+                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout, const void *beta,
+                              const void *c, cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
+                              const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t) {
+    int64_t m, n, k, fingerprint[12];
+    if (!handle || !a || !b || !c || !d || !algorithm || (description->epilogue == CUBLASLT_EPILOGUE_BIAS && !description->bias))
+        return CUBLAS_STATUS_INVALID_VALUE;
+    if (!sizes(*description, *a_layout, *b_layout, *d_layout, &m, &n, &k)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!supported(*description, *a_layout, *b_layout, *c_layout, *d_layout)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    set_fingerprint(fingerprint, *description, *a_layout, *b_layout, *d_layout);
+    if (memcmp(fingerprint, algorithm->fingerprint, sizeof fingerprint) != 0) return CUBLAS_STATUS_NOT_SUPPORTED;
+    const void *addresses[4] = {a, b, c, d};
+    for (int i = 0; i < 4; ++i)
+        if ((uintptr_t)addresses[i] % algorithm->alignment[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (workspace_bytes < algorithm->workspace || (uintptr_t)workspace % 256) return CUBLAS_STATUS_INVALID_VALUE;
+    if (workspace_bytes > 0) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096); /* its contents are lost */
+    const std::vector<float> left = unpack(a, *a_layout, description->transpose_a != 0);
+    const std::vector<float> right = unpack(b, *b_layout, description->transpose_b != 0);
+    multiply(*description, *(const float *)alpha, left, right, *(const float *)beta, c, d, *d_layout, k);
+    return CUBLAS_STATUS_SUCCESS;
+}

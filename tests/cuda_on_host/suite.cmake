@@ -1,0 +1,55 @@
+#The CUDA kernels proven without a GPU : compiled as C++ against a host emulation of CUDA, and run through the table of op
+#tests.Needs a C++ compiler, not the CUDA toolkit; C++ is enabled for these tests only.
+enable_language(CXX)
+if(CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+set(ON_HOST ${CMAKE_CURRENT_LIST_DIR})
+set(ON_HOST_OPTIONS -Wall -Wextra -Werror -Wno-unknown-pragmas -Wno-unused-function -fno-exceptions -fno-rtti
+                    -fno-threadsafe-statics -fno-semantic-interposition -ftls-model=initial-exec)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  list(APPEND ON_HOST_OPTIONS -fno-extern-tls-init) # shared variables have no constructors
+endif()
+if(ADAMEM_SANITIZE)
+  list(APPEND ON_HOST_OPTIONS -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+endif()
+
+#A library of its own, because its thread - local storage must hold the kernels' shared variables and nothing else. What it
+#takes from io / and kernels / it finds in the program that loads it.
+file(GLOB ON_HOST_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
+set(ON_HOST_CUDA ${ON_HOST_KERNELS} ${ON_HOST}/self_test.cu)
+set_source_files_properties(${ON_HOST_CUDA} PROPERTIES LANGUAGE CXX)
+add_library(adamem_cuda_on_host SHARED ${ON_HOST_CUDA} ${PROJECT_SOURCE_DIR}/kernels/cuda/ops_cuda.c ${ON_HOST}/fibre.cpp
+                                       ${ON_HOST}/launch.cpp ${ON_HOST}/runtime.cpp ${ON_HOST}/cublaslt.cpp)
+set_target_properties(adamem_cuda_on_host PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON)
+target_include_directories(adamem_cuda_on_host BEFORE PRIVATE ${ON_HOST}/include)
+target_compile_definitions(adamem_cuda_on_host PRIVATE ADAMEM_CUDA_ON_HOST=1 ADAMEM_CUDA_ARCHITECTURES="80-emulated")
+target_compile_options(adamem_cuda_on_host PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${ON_HOST_OPTIONS}>)
+
+# kernels/ as a program with CUDA has it, with the CPU backend to compare with. Objects, not an archive: a linker looks into
+# an archive before it knows what the library behind it lacks.
+file(GLOB ON_HOST_BASE CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/*.c)
+add_library(adamem_kernels_on_host OBJECT ${ON_HOST_BASE})
+target_compile_definitions(adamem_kernels_on_host PRIVATE ADAMEM_HAVE_CUDA=1)
+target_link_libraries(adamem_kernels_on_host PRIVATE deps::dnnl OpenMP::OpenMP_C)
+set(ON_HOST_BASE_OBJECTS $<TARGET_OBJECTS:adamem_kernels_on_host>)
+foreach(level ${CPU_LEVELS})
+  list(APPEND ON_HOST_BASE_OBJECTS $<TARGET_OBJECTS:adamem_cpu_${level}>)
+  string(TOUPPER ${level} LEVEL)
+  target_compile_definitions(adamem_kernels_on_host PRIVATE ADAMEM_CPU_${LEVEL}=1)
+endforeach()
+
+function(adamem_on_host_test name)
+  add_executable(${name} ${ARGN} ${ON_HOST_BASE_OBJECTS})
+  target_compile_definitions(${name} PRIVATE ADAMEM_CUDA_ON_HOST=1 ADAMEM_HAVE_CUDA=1)
+  target_link_libraries(${name} PRIVATE adamem_cuda_on_host adamem_io deps::dnnl deps::cmocka OpenMP::OpenMP_C m)
+  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON LINKER_LANGUAGE C)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS unit TIMEOUT 600)
+endfunction()
+
+file(GLOB ON_HOST_OP_TESTS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/tests/ops/*.c)
+list(FILTER ON_HOST_OP_TESTS EXCLUDE REGEX "/test_ops\\.c$")
+adamem_on_host_test(test_cuda_on_host ${ON_HOST}/test_cuda_on_host.c)
+adamem_on_host_test(test_ops_cuda_on_host ${ON_HOST}/test_ops_cuda_on_host.c ${ON_HOST_OP_TESTS})
+adamem_on_host_test(test_device_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/cuda/test_device_cuda.c)

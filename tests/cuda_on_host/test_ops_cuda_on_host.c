@@ -1,0 +1,22 @@
+/* Every op of the CUDA backend on the host's emulation, against the float64 reference and the CPU backend, with the threads
+ * in five orders, and as on two kinds of device, for the same bits. Emulation is slow: sequences are shortened, and the
+ * longest run in two orders only. */
+#include "tests/cuda_on_host/self_test.h"
+#include "tests/ops/op_cases.h"
+
+/* Forward on an A100, at random on an H100; then in reverse and twice more at random. */
+static void set_run(int run) {
+    static const int orders[] = {0, 2, 1, 3, 4};
+    host_set_thread_order(orders[run]);
+    host_set_capability(run % 2 == 0 ? 8 : 9);
+}
+
+int main(void) {
+    const OpTestPlan plan = {.kind = BACKEND_CUDA,
+                             .runs = 5,
+                             .before_run = set_run,
+                             .most_tokens = 280,
+                             .most_tokens_repeated = 80,
+                             .beside_cpu = true};
+    return run_op_plan(&plan);
+}
