@@ -1,5 +1,11 @@
 #The CUDA kernels proven without a GPU : compiled as C++ against a host emulation of CUDA, and run through the table of op
 #tests.Needs a C++ compiler, not the CUDA toolkit; C++ is enabled for these tests only.
+include(CheckLanguage)
+check_language(CXX)
+if(NOT CMAKE_CXX_COMPILER)
+  message(STATUS "no C++ compiler (apt-get install g++): the CUDA kernels are not tested on the host")
+  return()
+endif()
 enable_language(CXX)
 if(CCACHE)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
@@ -53,3 +59,15 @@ list(FILTER ON_HOST_OP_TESTS EXCLUDE REGEX "/test_ops\\.c$")
 adamem_on_host_test(test_cuda_on_host ${ON_HOST}/test_cuda_on_host.c)
 adamem_on_host_test(test_ops_cuda_on_host ${ON_HOST}/test_ops_cuda_on_host.c ${ON_HOST_OP_TESTS})
 adamem_on_host_test(test_device_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/cuda/test_device_cuda.c)
+adamem_on_host_test(test_attention_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/cuda/test_attention_cuda.c)
+
+# What the CUDA compiler reports on the kernels: needs its objects and cuobjdump.
+if(TARGET adamem_cuda)
+  find_program(CUOBJDUMP cuobjdump HINTS ${CUDAToolkit_BIN_DIR})
+  string(REGEX REPLACE "([0-9]+a?)-[a-z]+" "sm_\\1" ON_HOST_ARCHITECTURES "${ADAMEM_CUDA_ARCHITECTURES}")
+  string(REPLACE ";" " " ON_HOST_ARCHITECTURES "${ON_HOST_ARCHITECTURES}")
+  add_test(NAME cuda_no_spills
+           COMMAND ${ON_HOST}/no_spills.sh ${CUOBJDUMP} ${ON_HOST_ARCHITECTURES} $<FILTER:$<TARGET_OBJECTS:adamem_cuda>,INCLUDE,\\.cu\\.o$>
+           COMMAND_EXPAND_LISTS)
+  set_tests_properties(cuda_no_spills PROPERTIES LABELS unit TIMEOUT 120 SKIP_RETURN_CODE 77)
+endif()
