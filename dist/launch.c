@@ -24,6 +24,10 @@ static void prepare_environment(void) {
     /* Alone, Open MPI 4 starts a daemon (orted), which fails without ssh, without a network interface or without
      * openmpi-bin; it serves only MPI_Comm_spawn, which we never call. Open MPI 5 starts none and ignores the setting. */
     setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    /* All programs of a user that are alone like this share one session folder, which the one that ends first deletes while
+     * another is about to enter it: one of some hundred starts side by side failed. Only ranks with peers need the folder. */
+    if (!getenv("OMPI_COMM_WORLD_SIZE") && !getenv("PMIX_RANK") && !getenv("PMI_RANK"))
+        setenv("OMPI_MCA_orte_create_session_dirs", "0", 0);
     /* Both would warn about the absence of network hardware that one machine does not need. */
     setenv("OMPI_MCA_btl_base_warn_component_unused", "0", 0);
     setenv("OMPI_MCA_mca_base_component_show_load_errors", "0", 0);

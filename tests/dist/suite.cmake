@@ -11,6 +11,11 @@ set_tests_properties(dist_foreign_launcher PROPERTIES LABELS dist TIMEOUT 60
                      ENVIRONMENT "${DIST_ENVIRONMENT};SLURM_STEP_NUM_TASKS=4"
                      PASS_REGULAR_EXPRESSION "SLURM_STEP_NUM_TASKS is 4, but MPI sees one rank")
 
+# A start without launcher enters no folder that it would share with others like it.
+add_test(NAME dist_no_session_folder COMMAND test_reduction)
+set_tests_properties(dist_no_session_folder PROPERTIES LABELS dist TIMEOUT 60
+                     ENVIRONMENT "${DIST_ENVIRONMENT};OMPI_MCA_orte_tmpdir_base=/proc/no-folder-here")
+
 find_program(MPIRUN mpirun)
 if(MPIRUN)
   set(MPIRUN_COMMAND ${MPIRUN} --oversubscribe --bind-to none)
