@@ -33,7 +33,7 @@ if [ -z "$build" ]; then
     fi
 fi
 programs=$build/gpu
-for program in test_device_cuda test_ops_cuda; do
+for program in test_device_cuda test_attention_cuda test_ops_cuda; do
     [ -x "$programs/$program" ] || { echo "gpu.sh: $programs/$program is missing: build it first" >&2 && exit 1; }
 done
 
@@ -58,6 +58,16 @@ if [ $status -eq 0 ]; then
 else
     fail_row device "$(count '^\[  FAILED' "$logs/device")" - FAIL "$(grep -m1 -E 'ERROR|rror:|!=' "$logs/device" | cut -c1-100)"
     cat "$logs/device" >&2
+fi
+
+"$programs/test_attention_cuda" >"$logs/attention" 2>&1
+status=$?
+if [ $status -eq 0 ]; then
+    row "attention engines agree" "$(count '^\[       OK' "$logs/attention")" - PASS
+else
+    fail_row "attention engines agree" "$(count '^\[  FAILED' "$logs/attention")" - FAIL \
+        "$(grep -m1 -E 'ERROR|differ|!=' "$logs/attention" | cut -c1-120)"
+    cat "$logs/attention" >&2
 fi
 
 # One row per op: test names begin with the op's name; "max_error NAME SHARE" is the largest error as a share of the allowed one.

@@ -20,6 +20,7 @@ function(adamem_gpu_test name)
 endfunction()
 
 adamem_gpu_test(test_device_cuda ${GPU_TESTS_FOLDER}/test_device_cuda.c)
+adamem_gpu_test(test_attention_cuda ${GPU_TESTS_FOLDER}/test_attention_cuda.c)
 find_library(CMOCKA_LIBRARY_FILE cmocka)
 if(CMOCKA_LIBRARY_FILE)
   add_custom_command(TARGET test_device_cuda POST_BUILD
