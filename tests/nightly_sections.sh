@@ -170,6 +170,15 @@ section_bench_peer() {
         END { print line; exit slow || NR != 2 }'
 }
 
+section_bundle() {
+    build_release
+    build_release bundle
+    local bundle
+    bundle=$(compgen -G "$work/release/adamem-*.tar.gz")
+    "$tests/bundle/bundle.sh" "$bundle" "$adamem"
+    echo "$(($(stat -c %s "$bundle") / 1000000)) MB, runs on a bare machine"
+}
+
 section_fresh_bookworm() { fresh_machine bookworm; }
 section_fresh_trixie() { fresh_machine trixie; }
 
