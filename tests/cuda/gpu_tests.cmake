@@ -30,3 +30,6 @@ endif()
 file(GLOB GPU_OP_SOURCES CONFIGURE_DEPENDS ${ROOT}/tests/ops/*.c)
 list(FILTER GPU_OP_SOURCES EXCLUDE REGEX "/test_ops\\.c$")
 adamem_gpu_test(test_ops_cuda ${GPU_TESTS_FOLDER}/test_ops_cuda.c ${GPU_OP_SOURCES})
+
+# Built with the tests, because it is carried to the GPU machine with them; run by hand.
+adamem_gpu_test(bench_attention ${GPU_TESTS_FOLDER}/bench_attention.c)
