@@ -1,7 +1,8 @@
 /* Runs the blocks of a launch one after another and the threads of a block as fibres.
  *
  * A thread runs until a barrier or a warp operation that others have not reached yet. The scheduler then lets the next
- * one run, in the chosen order, pass after pass, until all have returned or none can go on. */
+ * one run, in the chosen order, pass after pass over the block or over one warp after another, until all have returned or
+ * none can go on. */
 #include "tests/cuda_on_host/fibre.h"
 
 #include <cuda_runtime.h>
@@ -372,23 +373,40 @@ static void report_stuck() {
     }
 }
 
-static void run_block(dim3 block, std::vector<unsigned> &turns) {
-    prepare_threads(block);
-    turns.resize((size_t)launch.count);
-    if (thread_order < 2) put_in_order(turns);
-    while (launch.returned < launch.count && !launch.failed) {
-        bool progress = false;
-        if (thread_order >= 2) put_in_order(turns);
-        for (size_t i = 0; i < turns.size() && !launch.failed; ++i) {
-            Thread &thread = launch.threads[turns[i]];
-            if (thread.state != READY) continue;
-            launch.current = (int)turns[i];
-            threadIdx = thread.index;
-            fibre_switch(&launch.scheduler, &thread.fibre);
-            progress = true;
-        }
-        if (!progress) report_stuck();
+/* Lets the threads first .. first + turns.size() - 1 run once each, as far as they get; whether any could. */
+static bool run_threads(size_t first, std::vector<unsigned> &turns) {
+    bool progress = false;
+    put_in_order(turns);
+    for (size_t i = 0; i < turns.size() && !launch.failed; ++i) {
+        Thread &thread = launch.threads[first + turns[i]];
+        if (thread.state != READY) continue;
+        launch.current = (int)(first + turns[i]);
+        threadIdx = thread.index;
+        fibre_switch(&launch.scheduler, &thread.fibre);
+        progress = true;
     }
+    return progress;
+}
+
+/* Lets one warp after another run until it can go no further alone: far ahead of the rest where a block barrier is missing. */
+static bool run_warps() {
+    bool progress = false;
+    std::vector<unsigned> warps(launch.warps.size()), lanes;
+    put_in_order(warps);
+    for (unsigned warp : warps) {
+        const size_t first = (size_t)warp * 32;
+        lanes.resize(std::min((size_t)32, (size_t)launch.count - first));
+        while (!launch.failed && run_threads(first, lanes)) progress = true;
+    }
+    return progress;
+}
+
+static void run_block(dim3 block) {
+    prepare_threads(block);
+    std::vector<unsigned> turns((size_t)launch.count);
+    const bool by_warps = thread_order == 1 || (thread_order > 1 && random_below(2));
+    while (launch.returned < launch.count && !launch.failed)
+        if (!(by_warps ? run_warps() : run_threads(0, turns))) report_stuck();
 }
 
 static cudaError_t check_launch(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, const Storage &storage) {
@@ -420,12 +438,12 @@ cudaError_t host_launch(const void *kernel, dim3 grid, dim3 block, size_t shared
     blockDim = block;
     gridDim = grid;
     guard_shared(shared_bytes);
-    std::vector<unsigned> blocks((size_t)grid.x * grid.y * grid.z), turns;
+    std::vector<unsigned> blocks((size_t)grid.x * grid.y * grid.z);
     put_in_order(blocks);
     for (size_t i = 0; i < blocks.size() && !launch.failed; ++i) {
         blockIdx = dim3(blocks[i] % grid.x, blocks[i] / grid.x % grid.y, blocks[i] / grid.x / grid.y);
         poison_shared(storage, shared_bytes);
-        run_block(block, turns);
+        run_block(block);
     }
     if (!shared_guard_held(shared_bytes) && !launch.failed)
         return report(cudaErrorLaunchFailure, "a write beyond the %zu bytes of dynamic shared memory", shared_bytes);

@@ -71,7 +71,8 @@ void host_launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, si
 }
 
 /* How threads and blocks take turns in the launches to come: 0 forward, 1 reverse, above that random, the order being the
- * seed. Copies of cp.async happen as late as allowed in order 0, at once in order 1, else at random. */
+ * seed. In order 1, and in half of the blocks of a random one, a warp runs as far as it can before the next one starts.
+ * Copies of cp.async happen as late as allowed in order 0, at once in order 1, else at random. */
 extern "C" void host_set_thread_order(int order);
 
 /* The emulated device: 8 for an A100, 9 for an H100, which has more shared memory. */
