@@ -5,7 +5,8 @@ root=$(dirname "$(readlink -f "$0")")
 # shellcheck source=cmake/bundle/environment.sh disable=SC1091
 . "$root/libexec/environment.sh"
 LD_LIBRARY_PATH=$(library_path "$root/lib")
-missing=$(/lib64/ld-linux-x86-64.so.2 --library-path "$LD_LIBRARY_PATH" --list "$root/libexec/adamem" 2>&1) || true
+export LD_LIBRARY_PATH
+missing=$(LD_TRACE_LOADED_OBJECTS=1 "$root/libexec/adamem" 2>&1) || true # what ldd does
 case $missing in
 *' => not found'*)
     missing=${missing%%' => not found'*}
@@ -14,5 +15,4 @@ case $missing in
     exit 1
     ;;
 esac
-export LD_LIBRARY_PATH
 exec "$root/libexec/adamem" "$@"

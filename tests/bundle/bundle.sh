@@ -17,6 +17,7 @@ trap 'rm -rf "$scratch"' EXIT
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 work=$scratch/work # what the bare machine sees as /work
+cuda='' # the folder of CUDA's libraries, which it sees as /cuda
 mkdir "$work"
 
 fail() {
@@ -61,12 +62,13 @@ bare() {
     "${namespace[@]}" sh -c '
         set -e
         root=$1 work=$2
-        shift 2
         for folder in dev proc sys; do mount --rbind "/$folder" "$root/$folder"; done
         mkdir -p "$root/work"
         mount --bind "$work" "$root/work"
+        if [ -n "$3" ]; then mkdir -p "$root/cuda" && mount --bind "$3" "$root/cuda"; fi
+        shift 3
         exec chroot "$root" /bin/sh -c "cd /work && exec \"\$@\"" sh "$@"' \
-        sh "$root" "$work" env -i PATH=/bin:/usr/bin HOME=/root TMPDIR=/tmp OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
+        sh "$root" "$work" "$cuda" env -i ${cuda:+ADAMEM_CUDA_LIBRARY_PATH=/cuda} PATH=/bin:/usr/bin HOME=/root TMPDIR=/tmp OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive \
         OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_ALLOW_RUN_AS_ROOT=1 PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1 "$@"
 }
 
@@ -103,6 +105,16 @@ else
     fail "the bare machine has libraries of its own; this would show nothing"
 fi
 
+# Built with CUDA: its libraries come from the machine, and their absence is one line.
+library=$(ldd "$adamem" | awk '$1 ~ /^libcublasLt/ { print $3 }')
+if [[ -n $library ]]; then
+    if bare "./$place/adamem" --version >"$scratch/log" 2>&1; then fail "the bare machine has libraries of CUDA"; fi
+    [[ $(wc -l <"$scratch/log") == 1 && $(<"$scratch/log") == 'adamem: libcublasLt'*'ADAMEM_CUDA_LIBRARY_PATH'* ]] ||
+        { cat "$scratch/log" >&2 && fail "the message about CUDA's libraries"; }
+    echo "without CUDA's libraries: $(<"$scratch/log")"
+    cuda=$(realpath "$(dirname "$library")")
+fi
+
 [[ $(bare "./$place/adamem" --version) == "$("$adamem" --version)" ]] || fail "adamem --version"
 bare "./$place/adamem" info >"$scratch/info" || fail "adamem info"
 [[ -s $scratch/info ]] || fail "adamem info says nothing"
@@ -137,13 +149,13 @@ cat >"$work/agent" <<'AGENT'
 #!/bin/sh
 shift
 echo started >>/work/daemons
-exec env -i PATH=/bin HOME=/root TMPDIR=/tmp OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 sh -c "$*"
+exec env -i ${ADAMEM_CUDA_LIBRARY_PATH:+ADAMEM_CUDA_LIBRARY_PATH=/cuda} PATH=/bin HOME=/root TMPDIR=/tmp OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 sh -c "$*"
 AGENT
 chmod +x "$work/agent"
 if [[ -e $work/$place/bin/prterun ]]; then agent=(--prtemca plm ssh --prtemca plm_ssh_agent); else agent=(--mca plm rsh --mca plm_rsh_agent); fi
 train_options tied_h64 train.jsonl run-daemon
-bare timeout 60 "./$place/mpirun" "${agent[@]}" /work/agent --host here:1,there:1 -np 2 "./$place/adamem" "${options[@]}" >"$scratch/log" 2>&1 ||
-    { cat "$scratch/log" >&2 && fail "training on two machines"; }
+bare timeout 60 "./$place/mpirun" "${agent[@]}" /work/agent --host there:2 -np 2 "./$place/adamem" "${options[@]}" >"$scratch/log" 2>&1 ||
+    { cat "$scratch/log" >&2 && fail "training on another machine"; }
 [[ -s $work/daemons ]] || fail "no daemon was started"
 [[ $(digest "$work/run-daemon/final.h5") == "$(digest "$scratch/normal/final.h5")" ]] || fail "started by the daemon: other bits"
 echo "daemon: good"
