@@ -7,6 +7,7 @@ Exit status: 1 if the losses disagree, no round fitted into the time, or our pro
 import argparse
 import dataclasses
 import importlib.util
+import os
 import pathlib
 import signal
 import subprocess
@@ -255,4 +256,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # a normal exit would wait for compilations that were given up
