@@ -13,7 +13,12 @@
 #include <sanitizer/asan_interface.h>
 #endif
 
-enum { GUARD_BYTES = 64, GUARD_VALUE = 0x5a, ARENA_BYTES = 256 << 20 };
+#ifdef ADAMEM_CUDA_ON_HOST /* shortened shapes; the address sanitizer marks every byte of every arena */
+enum { ARENA_BYTES = 32 << 20 };
+#else
+enum { ARENA_BYTES = 256 << 20 };
+#endif
+enum { GUARD_BYTES = 64, GUARD_VALUE = 0x5a };
 
 static uint64_t next_random(Run *run) { /* splitmix64 */
     uint64_t z = run->random += 0x9E3779B97F4A7C15u;
