@@ -105,8 +105,9 @@ interrupt() {
     shift
     start "$@" --set "training.save_steps=$step"
     until [[ -e $scratch/$run/checkpoint-$step.h5 ]]; do
-        kill -0 "$launcher" 2>/dev/null || { cat "$scratch/$run.log" >&2 && fail "$run ended without checkpoint-$step"; }
-    done
+        kill -0 "$launcher" 2>/dev/null && continue
+        [[ -e $scratch/$run/checkpoint-$step.h5 ]] || { cat "$scratch/$run.log" >&2 && fail "$run ended without checkpoint-$step"; }
+    done # the file may have come, and the run have ended, between two looks
     kill_ranks
     wait "$launcher" 2>/dev/null || true # mpirun ends when its ranks do
     until all_ranks_gone; do sleep 0.01; done
