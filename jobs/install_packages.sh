@@ -4,7 +4,7 @@
 set -euo pipefail
 
 packages=(gcc g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libconfig-dev libdnnl-dev
-          libpcre2-dev libutf8proc-dev libjansson-dev zlib1g-dev libzstd-dev gnuplot-nox)
+          libpcre2-dev libutf8proc-dev libjansson-dev zlib1g-dev libzstd-dev zstd gnuplot-nox)
 [ "${1:-}" = "--tests" ] && packages+=(libcmocka-dev shellcheck git)
 
 missing=()

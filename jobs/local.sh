@@ -112,7 +112,7 @@ if [ -n "${base_text:-}" ]; then
   at_least "$gain" 1 || { echo "error: the base model has not learnt enough" >&2; status=1; }
 fi
 gain=$(difference "$(number loss "$base")" "$(number loss "$adapter")")
-printf '%-10s %10s %12s\n' held-out loss perplexity base "$(number loss "$base")" "$(number perplexity "$base")" \
+printf '%-10s %10.10s %12.12s\n' held-out loss perplexity base "$(number loss "$base")" "$(number perplexity "$base")" \
   adapter "$(number loss "$adapter")" "$(number perplexity "$adapter")"
 echo "the adapter is better by $gain nats on $(number samples "$adapter") samples"
 if [ -n "${base_text:-}" ]; then
