@@ -47,14 +47,13 @@ static Status time_matmul(Device *device, Arena *arena, Tensor c, Tensor a, Tens
 }
 
 /* Random values: a GPU draws less power, and runs faster, on zeros. */
-static Status fill_random(Device *device, Tensor matrix) {
+static Status fill_random(Device *device, Tensor matrix, uint64_t stream) {
     int64_t n = tensor_elements(matrix);
     float *values = malloc((size_t)n * sizeof *values);
     void *stored = malloc(tensor_bytes(matrix));
     Status status = values && stored ? STATUS_OK : FAILURE("out of memory: matrix of the rate measurement");
 #pragma omp parallel for
-    for (int64_t i = 0; i < (status ? 0 : n); ++i)
-        values[i] = (float)random_normal_at(1, (uint64_t)(uintptr_t)matrix.data, (uint64_t)i);
+    for (int64_t i = 0; i < (status ? 0 : n); ++i) values[i] = (float)random_normal_at(1, stream, (uint64_t)i);
     if (!status) status = convert_from_float(values, n, matrix.dtype == DTYPE_F32 ? "F32" : "BF16", stored);
     if (!status) status = device_upload(device, matrix.data, stored, tensor_bytes(matrix));
     if (!status) status = device_synchronize(device);
@@ -63,20 +62,35 @@ static Status fill_random(Device *device, Tensor matrix) {
     return status;
 }
 
-Status performance_matrix_rate(Device *device, Arena *arena, DType dtype, double *flops_per_second) {
-    int64_t n = device_is_host(device) ? 1024 : 8192;
+/* Of three n x n matrices beside the arena, which may be smaller than they are. *best: seconds of a product. */
+static Status time_size(Device *device, Arena *arena, DType dtype, int64_t n, double *best) {
     Tensor matrices[3];
-    double best = 0;
     Status status = STATUS_OK;
+    *best = 0;
     for (int i = 0; i < 3; ++i) matrices[i] = tensor_2d(NULL, dtype, n, n);
     for (int i = 0; i < 3 && !status; ++i) {
-        status = arena_allocate(arena, tensor_bytes(matrices[i]), ARENA_HIGH, &matrices[i].data);
-        if (!status) status = fill_random(device, matrices[i]);
+        status = device_allocate(device, tensor_bytes(matrices[i]), &matrices[i].data);
+        if (!status) status = fill_random(device, matrices[i], (uint64_t)i);
     }
-    if (!status) status = time_matmul(device, arena, matrices[0], matrices[1], matrices[2], &best);
-    for (int i = 0; i < 3; ++i) arena_release(arena, matrices[i].data);
-    *flops_per_second = best > 0 ? 2.0 * (double)n * (double)n * (double)n / best : 0;
+    if (!status) status = time_matmul(device, arena, matrices[0], matrices[1], matrices[2], best);
+    for (int i = 0; i < 3; ++i) device_release(device, matrices[i].data);
     return status;
+}
+
+/* A product this long is not slowed by its launch any more. */
+#define LONG_PRODUCT_SECONDS 1e-3
+
+Status performance_matrix_rate(Device *device, Arena *arena, DType dtype, double *flops_per_second) {
+    int64_t first = device_is_host(device) ? 1024 : 256, last = device_is_host(device) ? 1024 : 8192, available;
+    double best = 0;
+    *flops_per_second = 0;
+    TRY(device_free_memory(device, &available));
+    for (int64_t n = first; n <= last && best < LONG_PRODUCT_SECONDS; n *= 2) {
+        if (3 * n * n * (int64_t)dtype_bytes(dtype) > available / 2) break;
+        TRY(time_size(device, arena, dtype, n, &best));
+        if (best > 0) *flops_per_second = 2.0 * (double)n * (double)n * (double)n / best;
+    }
+    return STATUS_OK;
 }
 
 int64_t performance_peak_memory(void) {

@@ -11,7 +11,8 @@
 double performance_model_flops(const ModelConfig *config, int64_t tokens, double squared_lengths);
 /* Hardware FLOPs: B, and with recomputation one more forward pass of body and attention. */
 double performance_hardware_flops(const ModelConfig *config, int64_t tokens, double squared_lengths, bool recompute);
-/* FLOP/s of the backend's own matmul on n^3 (n = 1024 on a CPU, 8192 on a GPU) in dtype, best of some runs. */
+/* FLOP/s of the backend's own matmul on n^3 in dtype, best of some runs: n = 1024 on a CPU; on a GPU the first of 256, 512 ...
+ * 8192 that takes a millisecond. The matrices lie beside the arena for as long as this takes; 0 where they do not fit. */
 Status performance_matrix_rate(Device *device, Arena *arena, DType dtype, double *flops_per_second);
 /* Largest memory this process has held: resident set on the CPU. */
 int64_t performance_peak_memory(void);

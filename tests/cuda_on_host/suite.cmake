@@ -61,6 +61,16 @@ adamem_on_host_test(test_ops_cuda_on_host ${ON_HOST}/test_ops_cuda_on_host.c ${O
 adamem_on_host_test(test_device_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/cuda/test_device_cuda.c)
 adamem_on_host_test(test_attention_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/cuda/test_attention_cuda.c)
 
+# The whole program on the emulated device, for tests only: never part of `adamem`. The objects and the emulation come before
+# the archives, which then have nothing left to give from kernels/.
+function(adamem_on_host_program name)
+  add_executable(${name} ${ARGN} ${ON_HOST_BASE_OBJECTS})
+  target_compile_definitions(${name} PRIVATE ADAMEM_CUDA_ON_HOST=1 ADAMEM_HAVE_CUDA=1)
+  target_link_libraries(${name} PRIVATE adamem_cuda_on_host adamem_trainer deps::dnnl OpenMP::OpenMP_C m)
+  set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON LINKER_LANGUAGE C)
+endfunction()
+adamem_on_host_program(adamem_on_host ${PROJECT_SOURCE_DIR}/trainer/main.c)
+
 # What the CUDA compiler reports on the kernels: needs its objects and cuobjdump.
 if(TARGET adamem_cuda)
   find_program(CUOBJDUMP cuobjdump HINTS ${CUDAToolkit_BIN_DIR})
