@@ -191,6 +191,7 @@ Status device_open(BackendKind kind, int local_rank, int threads, Device **out) 
     Device *device = calloc(1, sizeof *device);
     TRY_ALLOC(device);
     device->kind = kind;
+    device->target = kind == BACKEND_PLAN ? BACKEND_CPU : kind;
     device->memory = memory;
     device->threads = threads;
     Status status = memory->open(device, local_rank);
@@ -199,6 +200,13 @@ Status device_open(BackendKind kind, int local_rank, int threads, Device **out) 
         return status_trace(status, __FILE__, __LINE__);
     }
     *out = device;
+    return STATUS_OK;
+}
+
+Status device_open_planner(BackendKind target, int64_t memory_bytes, Device **out) {
+    TRY(device_open(BACKEND_PLAN, 0, 0, out));
+    (*out)->target = target;
+    (*out)->memory_bytes = memory_bytes;
     return STATUS_OK;
 }
 

@@ -22,14 +22,19 @@ typedef struct Device {
     BackendKind kind;
     const Ops *ops; /* kernels/ops.h */
     const DeviceMemory *memory;
-    int threads;    /* CPU worker threads */
-    void *context;  /* of the backend; owned */
-    char name[128]; /* "CPU (AVX-512), 2 threads", "NVIDIA H200" */
+    int threads;          /* CPU worker threads */
+    void *context;        /* of the backend; owned */
+    BackendKind target;   /* whose scratch the ops take: kind, or what a planner plans for */
+    int64_t memory_bytes; /* that such a GPU has, free or not; 0 on a CPU */
+    char name[128];       /* "CPU (AVX-512), 2 threads", "NVIDIA H200" */
 } Device;
 
 /* local_rank chooses the GPU. threads 0: OMP_NUM_THREADS or all cores available to this process.
  * STATUS_FAILED where the backend is not built in, has no usable device, or the CPU is too old: says why. */
 Status device_open(BackendKind kind, int local_rank, int threads, Device **out);
+/* A planner for a device of kind target, BACKEND_CPU or BACKEND_CUDA, that need not be there. memory_bytes: Device's.
+ * device_open(BACKEND_PLAN) plans for the CPU. */
+Status device_open_planner(BackendKind target, int64_t memory_bytes, Device **out);
 void device_close(Device *device);
 /* True when CUDA is built in and a GPU is present; otherwise *why (static) says in a line why not. */
 bool device_cuda_available(const char **why);

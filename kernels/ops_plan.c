@@ -59,8 +59,8 @@ static Status plan_attention_forward(Device *device, Arena *scratch, Tensor out,
 static Status plan_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
                                       Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
                                       AttentionShape shape) {
-    (void)device, (void)dq, (void)dk, (void)dv, (void)dout, (void)out, (void)lse, (void)q, (void)k, (void)v;
-    return take_scratch(scratch, scratch_attention_backward(layout, shape));
+    (void)dq, (void)dk, (void)dv, (void)dout, (void)out, (void)lse, (void)q, (void)k, (void)v;
+    return take_scratch(scratch, scratch_attention_backward(device, layout, shape));
 }
 
 static Status plan_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor up) {
@@ -75,8 +75,8 @@ static Status plan_swiglu_backward(Device *device, Tensor dgate, Tensor dup, Ten
 
 static Status plan_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
                                         Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale) {
-    (void)device, (void)nll, (void)dhidden, (void)dweight, (void)labels, (void)label_smoothing, (void)scale;
-    return take_scratch(scratch, rows.shape[0] ? scratch_linear_cross_entropy(hidden, weight, rows) : 0);
+    (void)nll, (void)dhidden, (void)dweight, (void)labels, (void)label_smoothing, (void)scale;
+    return take_scratch(scratch, rows.shape[0] ? scratch_linear_cross_entropy(device, hidden, weight, rows) : 0);
 }
 
 static Status plan_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout) {

@@ -135,7 +135,7 @@ static Status set_counts(JsonValue *object, const Parameters *parameters) {
 /* Counts need the decoder's tensors, made on the planning device. */
 static Status set_parameters(JsonValue *object, const Options *options, const ModelConfig *config) {
     PlannedDecoder planned;
-    Status status = planned_decoder_open(options, config, &planned);
+    Status status = planned_decoder_open(options, config, plan_target_cpu, &planned);
     if (!status) status = set_counts(object, planned.parameters);
     planned_decoder_close(&planned);
     return status;
@@ -183,12 +183,34 @@ static Status set_plan(JsonValue *object, const Options *options, const DataCoun
     return set_rates(object, options, &plan, settings->at);
 }
 
+/* Memory of a GPU that nothing is said of: the least that a data-centre GPU of today has. */
+#define UNKNOWN_GPU_BYTES 80000000000
+
+/* The device that the run would have. With "auto" a --device-memory means a GPU, which need not be in this machine. */
+static Status find_target(const Options *options, int64_t device_memory, PlanTarget *out) {
+    const char *backend = options->run.backend, *why;
+    bool cuda =
+        strcmp(backend, "cuda") == 0 || (strcmp(backend, "auto") == 0 && (device_memory > 0 || device_cuda_available(&why)));
+    *out = plan_target_cpu;
+    if (!cuda) return STATUS_OK;
+    *out = (PlanTarget){BACKEND_CUDA, device_memory > 0 ? device_memory : UNKNOWN_GPU_BYTES};
+    if (device_memory > 0 || !device_cuda_available(&why)) return STATUS_OK;
+    Device *device;
+    TRY(device_open(BACKEND_CUDA, 0, 0, &device));
+    *out = plan_target(device);
+    device_close(device);
+    return STATUS_OK;
+}
+
 static Status set_memory(JsonValue *object, const Options *options, const ModelConfig *config, int64_t longest,
                          int64_t device_memory) {
     PlanMemory memory;
+    PlanTarget target;
     JsonValue *bytes;
+    TRY(find_target(options, device_memory, &target));
     int64_t available = device_memory > 0 ? device_memory : INT64_MAX;
-    TRY(plan_recompute(options, config, plan_worst_batch(&options->training, longest), available, &memory));
+    TRY(plan_recompute(options, config, target, plan_worst_batch(&options->training, longest), available, &memory));
+    TRY(json_value_set_string(object, "planned_for", target.backend == BACKEND_CUDA ? "cuda" : "cpu"));
     TRY(new_child(object, "memory", &bytes));
     TRY(json_value_set_integer(bytes, "weights", memory.weights));
     TRY(json_value_set_integer(bytes, "trainable_weights", memory.trainable_weights));

@@ -141,7 +141,7 @@ static Status write_merged(Merge *merge, const Decoder *decoder, const char *dir
 /* The planned decoder gives names and shapes. */
 static Status merge_with_names(Merge *merge, const ModelConfig *config, const Options *options, const char *directory) {
     PlannedDecoder planned;
-    Status status = planned_decoder_open(options, config, &planned);
+    Status status = planned_decoder_open(options, config, plan_target_cpu, &planned);
     if (!status) {
         merge->names = planned.parameters;
         merge->lora = planned.decoder->lora;

@@ -141,10 +141,14 @@ static void count_tensors(const Options *options, const Parameters *parameters, 
     out->reduction = strcmp(options->training.reduction, "exact") == 0 ? 8 * parameters->flat_elements : 0;
 }
 
-Status planned_decoder_open(const Options *options, const ModelConfig *config, PlannedDecoder *out) {
+const PlanTarget plan_target_cpu = {BACKEND_CPU, 0};
+
+PlanTarget plan_target(const Device *device) { return (PlanTarget){device->target, device->memory_bytes}; }
+
+Status planned_decoder_open(const Options *options, const ModelConfig *config, PlanTarget target, PlannedDecoder *out) {
     DecoderSettings settings = {0};
     *out = (PlannedDecoder){0};
-    TRY(device_open(BACKEND_PLAN, 0, 0, &out->device));
+    TRY(device_open_planner(target.backend, target.memory_bytes, &out->device));
     TRY(parameters_create(out->device, options ? plan_dtype(options) : DTYPE_F32, &out->parameters));
     if (options) TRY(plan_decoder_settings(options, &settings, &out->rules));
     return decoder_create(config, &settings, out->parameters, true, &out->decoder);
@@ -158,10 +162,11 @@ void planned_decoder_close(PlannedDecoder *planned) {
     *planned = (PlannedDecoder){0};
 }
 
-Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, unsigned recompute, PlanMemory *out) {
+Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, unsigned recompute,
+                   PlanMemory *out) {
     PlannedDecoder planned;
     *out = (PlanMemory){.recompute = recompute};
-    Status status = planned_decoder_open(options, config, &planned);
+    Status status = planned_decoder_open(options, config, target, &planned);
     if (!status) {
         count_tensors(options, planned.parameters, out);
         status = measure(options, planned.decoder, planned.device, worst, out);
@@ -183,12 +188,13 @@ const char *plan_recompute_name(unsigned recompute) {
     return "other";
 }
 
-Status plan_recompute(const Options *options, const ModelConfig *config, WorstBatch worst, int64_t available, PlanMemory *out) {
+Status plan_recompute(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, int64_t available,
+                      PlanMemory *out) {
     const char *choice = options->training.gradient_checkpointing;
-    if (strcmp(choice, "none") == 0) return plan_memory(options, config, worst, RECOMPUTE_NONE, out);
-    if (strcmp(choice, "full") == 0) return plan_memory(options, config, worst, RECOMPUTE_LAYERS, out);
+    if (strcmp(choice, "none") == 0) return plan_memory(options, config, target, worst, RECOMPUTE_NONE, out);
+    if (strcmp(choice, "full") == 0) return plan_memory(options, config, target, worst, RECOMPUTE_LAYERS, out);
     for (size_t i = 0; i < RECOMPUTE_LEVELS; ++i) {
-        TRY(plan_memory(options, config, worst, recompute_levels[i], out));
+        TRY(plan_memory(options, config, target, worst, recompute_levels[i], out));
         if (out->total <= available) break;
     }
     return STATUS_OK;

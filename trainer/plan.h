@@ -35,11 +35,22 @@ typedef struct WorstBatch {
 /* Of a configuration whose longest sample has `longest` tokens. */
 WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest);
 
+/* The device that a plan is for; it need not be there. */
+typedef struct PlanTarget {
+    BackendKind backend;  /* BACKEND_CPU or BACKEND_CUDA */
+    int64_t memory_bytes; /* that such a GPU has; unused on a CPU */
+} PlanTarget;
+
+/* Of an open device. */
+PlanTarget plan_target(const Device *device);
+
 /* Runs one training step on the planning device. recompute: Recompute flags. */
-Status plan_memory(const Options *options, const ModelConfig *config, WorstBatch worst, unsigned recompute, PlanMemory *out);
+Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, unsigned recompute,
+                   PlanMemory *out);
 /* training.gradient_checkpointing: none, full (whole layers), or auto: of nothing, swiglu, swiglu and norms, layers the first
  * with which all fits into `available` bytes; layers when none does. */
-Status plan_recompute(const Options *options, const ModelConfig *config, WorstBatch worst, int64_t available, PlanMemory *out);
+Status plan_recompute(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, int64_t available,
+                      PlanMemory *out);
 const char *plan_recompute_name(unsigned recompute); /* "none", "swiglu", "swiglu and norms", "layers" */
 
 /* The decoder of a configuration on the planning device: names, shapes and counts without weights. options NULL: the bare
@@ -50,7 +61,8 @@ typedef struct PlannedDecoder {
     Decoder *decoder;
     LoraRankRule *rules;
 } PlannedDecoder;
-Status planned_decoder_open(const Options *options, const ModelConfig *config, PlannedDecoder *out);
+Status planned_decoder_open(const Options *options, const ModelConfig *config, PlanTarget target, PlannedDecoder *out);
+extern const PlanTarget plan_target_cpu; /* also where only names and counts are wanted */
 void planned_decoder_close(PlannedDecoder *planned);
 
 /* decoder_create's settings from the options. rules: malloc'd rank rules the settings point to; free after the decoder. */

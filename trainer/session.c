@@ -29,16 +29,17 @@ Status session_device(const Options *options, const Launch *launch, Device **out
  * of this rank leaves a part to the system's file cache and to what a plan does not know. */
 static Status plan_training(Session *session, WorstBatch worst) {
     const Options *options = session->options;
+    const PlanTarget target = plan_target(session->device);
     PlanMemory tensors;
     int64_t free_bytes;
     if (worst.sequences == 0) {
         session->recompute = strcmp(options->training.gradient_checkpointing, "full") == 0 ? RECOMPUTE_LAYERS : RECOMPUTE_NONE;
         return STATUS_OK;
     }
-    TRY(plan_memory(options, &session->config, (WorstBatch){1, 2, 1}, RECOMPUTE_NONE, &tensors));
+    TRY(plan_memory(options, &session->config, target, (WorstBatch){1, 2, 1}, RECOMPUTE_NONE, &tensors));
     TRY(device_free_memory(session->device, &free_bytes));
     int64_t share = device_is_host(session->device) ? free_bytes / session->launch->local_world / 4 * 3 : free_bytes / 10 * 9;
-    TRY(plan_recompute(options, &session->config, worst, share + tensors.total - tensors.activations, &session->plan));
+    TRY(plan_recompute(options, &session->config, target, worst, share + tensors.total - tensors.activations, &session->plan));
     session->recompute = session->plan.recompute;
     return STATUS_OK;
 }
@@ -51,7 +52,8 @@ static Status agree_on_plan(Session *session, WorstBatch worst, Status status) {
     if (flags) log_info("recomputed in the backward pass: %s", plan_recompute_name((unsigned)flags));
     if ((unsigned)flags == session->recompute) return STATUS_OK;
     session->recompute = (unsigned)flags;
-    return plan_memory(session->options, &session->config, worst, session->recompute, &session->plan);
+    return plan_memory(session->options, &session->config, plan_target(session->device), worst, session->recompute,
+                       &session->plan);
 }
 
 /* On a CPU the arena is address space, bounded by the machine's memory; pages are used when touched. On a GPU it is one

@@ -121,11 +121,11 @@ static Status chunk(Device *device, const Loss *l, int64_t begin, int64_t count)
 
 Status cpu_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
                                 Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale) {
-    int64_t count = rows.shape[0], size = cross_entropy_chunk(weight.shape[0], count);
+    int64_t count = rows.shape[0], size = cross_entropy_chunk(device, weight.shape[0], count);
     if (dhidden.data) memset(dhidden.data, 0, tensor_bytes(dhidden));
     if (count == 0) return STATUS_OK;
     void *memory;
-    TRY(arena_allocate(scratch, scratch_linear_cross_entropy(hidden, weight, rows), ARENA_HIGH, &memory));
+    TRY(arena_allocate(scratch, scratch_linear_cross_entropy(device, hidden, weight, rows), ARENA_HIGH, &memory));
     Loss loss = {nll,    dhidden, dweight, hidden, weight, rows, labels, label_smoothing, scale, hidden.dtype == DTYPE_BF16,
                  memory, NULL,    NULL};
     loss.gathered = (char *)(loss.logits + size * weight.shape[0]);

@@ -67,7 +67,7 @@ extern "C" Status cuda_attention_backward(Device *device, Arena *scratch, Tensor
     if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
     TRY(check_shape("attention_backward", shape));
     void *delta;
-    TRY(arena_allocate(scratch, (size_t)layout->tokens * (size_t)shape.query_heads * sizeof(float), ARENA_HIGH, &delta));
+    TRY(arena_allocate(scratch, scratch_attention_backward(device, layout, shape), ARENA_HIGH, &delta));
     const AttentionOperands operands = {out, lse, q, k, v, dq, dk, dv, dout, layout, shape};
     CudaContext *context = cuda_context(device);
     Status status = choose_engine(context, operands) == ATTENTION_TENSOR_CORES

@@ -109,6 +109,7 @@ static Status cuda_open(Device *device, int local_rank) {
     device->ops = ops_cuda();
     device->context = context;
     device->threads = 1;
+    device->memory_bytes = (int64_t)properties.totalGlobalMem;
     snprintf(device->name, sizeof device->name, "%.100s", properties.name);
     return STATUS_OK;
 }

@@ -121,9 +121,9 @@ extern "C" Status cuda_linear_cross_entropy(Device *device, Arena *scratch, Tens
     if (n == 0) return STATUS_OK;
     if (hidden.dtype != DTYPE_F32 && hidden.dtype != DTYPE_BF16)
         FAIL("linear_cross_entropy: dtype %d is not implemented", (int)hidden.dtype);
-    const int64_t rows_per_chunk = cross_entropy_chunk(vocabulary, n);
+    const int64_t rows_per_chunk = cross_entropy_chunk(device, vocabulary, n);
     void *block;
-    TRY(arena_allocate(scratch, scratch_linear_cross_entropy(hidden, weight, rows), ARENA_HIGH, &block));
+    TRY(arena_allocate(scratch, scratch_linear_cross_entropy(device, hidden, weight, rows), ARENA_HIGH, &block));
     Status status = STATUS_OK;
     for (int64_t first = 0; first < n && !status; first += rows_per_chunk) {
         const int64_t count = n - first < rows_per_chunk ? n - first : rows_per_chunk;

@@ -50,6 +50,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device) {
     snprintf(properties->name, sizeof properties->name, "emulated GPU");
     properties->major = host_capability;
     properties->multiProcessorCount = 108;
+    properties->totalGlobalMem = memory_bytes;
     return cudaSuccess;
 }
 

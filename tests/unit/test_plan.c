@@ -113,8 +113,8 @@ static void test_memory(void **state) {
                                       &options);
     assert_null(status);
     assert_null(model_config_preset("qwen2.5-3b", &config));
-    assert_null(plan_memory(&options, &config, (WorstBatch){1, 2048, 100}, false, &kept));
-    assert_null(plan_memory(&options, &config, (WorstBatch){1, 2048, 100}, true, &recomputed));
+    assert_null(plan_memory(&options, &config, plan_target_cpu, (WorstBatch){1, 2048, 100}, false, &kept));
+    assert_null(plan_memory(&options, &config, plan_target_cpu, (WorstBatch){1, 2048, 100}, true, &recomputed));
     assert_int_equal(kept.weights, 2 * INT64_C(3085938688));
     assert_int_equal(kept.master, 4 * INT64_C(18726912)); /* all sizes are multiples of the views' alignment */
     assert_int_equal(kept.gradient, kept.master);

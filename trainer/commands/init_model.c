@@ -147,7 +147,7 @@ static Status write_tensors(const Fill *fill, const char *directory) {
 /* The planned decoder gives names and shapes. */
 static Status write_weights(const Shape *shape, uint64_t seed, const char *directory) {
     PlannedDecoder planned;
-    Status status = planned_decoder_open(NULL, &shape->config, &planned);
+    Status status = planned_decoder_open(NULL, &shape->config, plan_target_cpu, &planned);
     if (!status) status = write_tensors(&(Fill){shape, planned.parameters, seed}, directory);
     planned_decoder_close(&planned);
     return status;

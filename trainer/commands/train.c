@@ -25,7 +25,7 @@ static const char usage[] =
     "                      files are moved aside; PATH: from this checkpoint\n"
     "  --dry-run           print the plan as JSON: counts, steps, learning rates, memory; needs only the model's config.json\n"
     "  --world-size N      plan for N ranks (default 1)\n"
-    "  --device-memory GB  plan for a device with this much memory\n"
+    "  --device-memory GB  plan for a device with this much memory: a GPU, unless run.backend is \"cpu\"\n"
     "  --at S,S,...        print the learning rate after these numbers of updates\n"
     "  --help              this text\n";
 

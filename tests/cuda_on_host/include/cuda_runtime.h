@@ -186,6 +186,7 @@ struct cudaDeviceProp {
     char name[256];
     int major, minor;
     int multiProcessorCount;
+    size_t totalGlobalMem;
 };
 struct cudaFuncAttributes {
     int binaryVersion;
