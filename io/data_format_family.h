@@ -40,6 +40,9 @@ extern const DataFormatFamily data_format_cnn_dailymail, data_format_dialogsum, 
 
 /* Renders the templates with values [fields of the family], tokenizes and adds the sample. */
 Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, SampleList *out);
+/* What stands before the completion of that sample: appends its text (before shortening) and its ids (after). */
+Status data_format_prompt(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, Text *text,
+                          TokenList *ids, bool *shortened);
 
 /* Pieces of one message's content, relative to its first byte. */
 typedef struct MessageContent {

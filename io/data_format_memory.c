@@ -1,7 +1,10 @@
 /* Format memory: previous memory, recent turns and an active document in, a short narrative out.
  * Prompt and system message are those of the session-memory recipe, byte for byte, so that training sees what inference
- * sends; both can be replaced by data.prompt_template and data.system. */
+ * sends; both are files of configs/prompts, and both can be replaced by data.prompt_template and data.system. */
 #include "io/data_format_family.h"
+
+#include "io/memory_prompt.h"
+#include "io/prompt_files.h"
 
 #include <ctype.h>
 #include <stdlib.h>
@@ -48,12 +51,9 @@ static FieldValue field_of(const Text *text) {
     return (FieldValue){.data = text->data ? text->data : "", .length = text->length};
 }
 
-static Status add_record(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, MemoryTexts *t,
-                         SampleList *out) {
-    FieldValue values[MAXIMUM_FIELDS] = {{0}};
-    FieldValue *summary = &values[MEMORY_SUMMARY];
+/* All fields but the summary. values refer to texts. */
+static Status render_fields(const JsonValue *record, MemoryTexts *t, FieldValue *values) {
     JsonValue *turns;
-    TRY(json_value_get_string(record, "summary", &summary->data, &summary->length));
     TRY(json_value_get_array(record, "recent_turns", &turns));
     TRY_ALLOC(t->turn_ends = calloc(json_value_size(turns) + 1, sizeof *t->turn_ends));
     TRY(dump_object(record, "previous_memory", &t->previous));
@@ -64,17 +64,43 @@ static Status add_record(const DataFormat *format, TokenizerScratch *scratch, co
     values[MEMORY_TURNS].turn_ends = t->turn_ends;
     values[MEMORY_TURNS].turns = json_value_size(turns);
     values[MEMORY_DOCUMENT] = field_of(&t->document);
-    return data_format_add(format, scratch, values, out);
+    return STATUS_OK;
+}
+
+static void memory_texts_free(MemoryTexts *t) {
+    text_free(&t->previous);
+    text_free(&t->turns);
+    text_free(&t->document);
+    free(t->turn_ends);
 }
 
 static Status convert_memory(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
     MemoryTexts texts = {.turn_ends = NULL};
-    Status status = add_record(format, scratch, record, &texts, out);
-    text_free(&texts.previous);
-    text_free(&texts.turns);
-    text_free(&texts.document);
-    free(texts.turn_ends);
+    FieldValue values[MAXIMUM_FIELDS] = {{0}};
+    FieldValue *summary = &values[MEMORY_SUMMARY];
+    TRY(json_value_get_string(record, "summary", &summary->data, &summary->length));
+    Status status = render_fields(record, &texts, values);
+    if (!status) status = data_format_add(format, scratch, values, out);
+    memory_texts_free(&texts);
     return status;
+}
+
+Status memory_prompt_encode(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, MemoryPrompt *out) {
+    *out = (MemoryPrompt){.shortened = false};
+    if (format->family != &data_format_memory) INVALID("a memory prompt needs format memory, not %s", format->family->name);
+    MemoryTexts texts = {.turn_ends = NULL};
+    FieldValue values[MAXIMUM_FIELDS] = {{0}};
+    values[MEMORY_SUMMARY].data = "";
+    Status status = render_fields(record, &texts, values);
+    if (!status) status = data_format_prompt(format, scratch, values, &out->text, &out->ids, &out->shortened);
+    memory_texts_free(&texts);
+    if (status) memory_prompt_free(out);
+    return status;
+}
+
+void memory_prompt_free(MemoryPrompt *prompt) {
+    text_free(&prompt->text);
+    token_list_free(&prompt->ids);
 }
 
 /* Given up in this order: turns, oldest first; the document's end; the previous memory's end; the newest turn's end. */
@@ -82,11 +108,8 @@ const DataFormatFamily data_format_memory = {
     .name = "memory",
     .fields = {"previous_memory", "recent_turns", "active_document", "summary"},
     .cut_order = {2, 1, 1, 0},
-    .prompt = "\nCreate a concise memory summary for future dialogue turns.\n[PREVIOUS MEMORY]\n{previous_memory}\n"
-              "[RECENT TURNS]\n{recent_turns}\n[ACTIVE DOCUMENT]\n{active_document}\n"
-              "Return a concise summary in plain English.\n",
+    .prompt = prompt_memory_summary,
     .completion = "{summary}",
-    .system = "You are a session-memory summarization model. Summarize only durable and useful information for future turns. "
-              "Always include the user's current focus and latest intent when important. Do not invent facts.",
+    .system = prompt_memory_summary_system,
     .convert = convert_memory,
 };

@@ -74,11 +74,26 @@ static Status render_raw(const DataFormat *format, const FieldValue *values, Sam
     return append_template(format, &format->completion, values, true, sample);
 }
 
+static Status render(const DataFormat *format, const FieldValue *values, SampleText *sample) {
+    return format->chat ? render_chat(format, values, sample) : render_raw(format, values, sample);
+}
+
 Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, SampleList *out) {
     SampleText sample = {0};
-    Status status = format->chat ? render_chat(format, values, &sample) : render_raw(format, values, &sample);
+    Status status = render(format, values, &sample);
     const DataFormatSettings *s = &format->settings;
     if (!status) status = sample_text_encode(&sample, s->tokenizer, scratch, s->max_length, s->truncate, out);
+    sample_text_free(&sample);
+    return status;
+}
+
+Status data_format_prompt(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, Text *text,
+                          TokenList *ids, bool *shortened) {
+    SampleText sample = {0};
+    Status status = render(format, values, &sample);
+    const DataFormatSettings *s = &format->settings;
+    if (!status) status = sample_text_encode_prompt(&sample, s->tokenizer, scratch, s->max_length, s->truncate, ids, shortened);
+    if (!status) status = text_append(text, sample.text.data, sample.text.length);
     sample_text_free(&sample);
     return status;
 }

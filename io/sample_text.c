@@ -155,13 +155,20 @@ static Status encode_shortened(Encoder *e, int64_t max_length, bool *fits) {
     return e->apart ? encode_pieces(e) : STATUS_OK;
 }
 
-static Status encode_sample(Encoder *e, int64_t max_length, bool truncate, SampleList *out) {
+/* *fits false: template and completion alone are too long. */
+static Status encode_within(Encoder *e, int64_t max_length, bool truncate, bool *fits, bool *shortened) {
     TRY(encode_pieces(e));
-    bool fits = true, shortened = (int64_t)e->input_ids.count > max_length;
-    if (shortened && !truncate)
+    *fits = true;
+    *shortened = (int64_t)e->input_ids.count > max_length;
+    if (*shortened && !truncate)
         INVALID("a sample is %zu tokens long, data.max_length is %lld and data.truncate is false", e->input_ids.count,
                 (long long)max_length);
-    if (shortened) TRY(encode_shortened(e, max_length, &fits));
+    return *shortened ? encode_shortened(e, max_length, fits) : STATUS_OK;
+}
+
+static Status encode_sample(Encoder *e, int64_t max_length, bool truncate, SampleList *out) {
+    bool fits, shortened;
+    TRY(encode_within(e, max_length, truncate, &fits, &shortened));
     if (!fits) {
         ++out->counts.dropped[DROP_COMPLETION_TOO_LONG];
         return STATUS_OK;
@@ -176,6 +183,29 @@ Status sample_text_encode(const SampleText *sample, const Tokenizer *tokenizer, 
                           bool truncate, SampleList *out) {
     Encoder encoder = {.sample = sample, .tokenizer = tokenizer, .scratch = scratch};
     Status status = encode_sample(&encoder, max_length, truncate, out);
+    encoder_free(&encoder);
+    return status;
+}
+
+/* Forgets everything from the first labelled piece on. */
+static void keep_prompt(SampleText *sample) {
+    sample->append_eos = false;
+    for (size_t i = 0; i < sample->count; ++i) {
+        if (!sample->pieces[i].label) continue;
+        sample->count = i;
+        sample->text.length = sample->pieces[i].start;
+        sample->text.data[sample->text.length] = 0;
+    }
+}
+
+Status sample_text_encode_prompt(SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
+                                 bool truncate, TokenList *ids, bool *shortened) {
+    keep_prompt(sample);
+    Encoder encoder = {.sample = sample, .tokenizer = tokenizer, .scratch = scratch};
+    bool fits = true;
+    Status status = encode_within(&encoder, max_length, truncate, &fits, shortened);
+    if (!status && !fits) status = INVALID_INPUT("the prompt's template alone has more than %lld tokens", (long long)max_length);
+    if (!status) status = token_list_append(ids, encoder.input_ids.ids, encoder.input_ids.count);
     encoder_free(&encoder);
     return status;
 }

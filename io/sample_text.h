@@ -38,5 +38,10 @@ Status sample_text_append(SampleText *sample, const char *bytes, size_t length, 
  * it (content that starts with a line break after "assistant\n"). */
 Status sample_text_encode(const SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
                           bool truncate, SampleList *out);
+/* The same for inference: removes the first labelled piece and all behind it, and appends the ids of what is left, which are
+ * those that the sample's training begins with. *shortened: it did not fit as it was. STATUS_INVALID if the template alone
+ * exceeds max_length, or if `truncate` is false and something had to go. */
+Status sample_text_encode_prompt(SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
+                                 bool truncate, TokenList *ids, bool *shortened);
 
 #endif

@@ -1,0 +1,18 @@
+# configs/prompts becomes part of the program: every NAME.txt there a constant prompt_NAME, every NAME.json one prompt_NAME_json,
+# declared in io/prompt_files.h. The newline that ends the last line is left out.
+file(GLOB PROMPT_FILES CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/configs/prompts/*.txt ${PROJECT_SOURCE_DIR}/configs/prompts/*.json)
+list(FILTER PROMPT_FILES EXCLUDE REGEX "\\.schema\\.json$")
+set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${PROMPT_FILES})
+set(PROMPT_SOURCE ${PROJECT_BINARY_DIR}/prompt_files_data.c)
+set(PROMPT_TEXT "#include \"io/prompt_files.h\"\n")
+foreach(file ${PROMPT_FILES})
+  get_filename_component(name ${file} NAME)
+  string(REGEX REPLACE "\\.txt$" "" name ${name})
+  string(MAKE_C_IDENTIFIER ${name} name)
+  file(READ ${file} bytes HEX)
+  string(REGEX REPLACE "0a$" "" bytes "${bytes}")
+  string(REGEX REPLACE "([0-9a-f][0-9a-f])" "'\\\\x\\1'," bytes "${bytes}")
+  string(APPEND PROMPT_TEXT "const char prompt_${name}[] = {${bytes}0};\n")
+endforeach()
+file(CONFIGURE OUTPUT ${PROMPT_SOURCE} CONTENT "@PROMPT_TEXT@" @ONLY)
+target_sources(adamem_io PRIVATE ${PROMPT_SOURCE})
