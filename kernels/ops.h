@@ -23,9 +23,9 @@
 /* A packed batch's sequence boundaries. Sequence s covers rows offsets[s] .. offsets[s+1]-1. */
 typedef struct SequenceLayout {
     int64_t tokens, sequences, longest;
-    const int32_t *offsets;        /* cu_seqlens, [S+1], device */
-    const int32_t *host_offsets;   /* the same on the host */
-    const int32_t *positions;      /* [T] position inside the sequence, device */
+    const int32_t *offsets;         /* cu_seqlens, [S+1], device */
+    const int32_t *host_offsets;    /* the same on the host */
+    const int32_t *positions;       /* [T] position inside the sequence, device */
     const int32_t *sample_of_token; /* [T] sample number (dropout key), device */
 } SequenceLayout;
 
@@ -40,11 +40,34 @@ typedef struct Dropout {
     uint32_t input_id; /* which activation of the network: LoRA targets that read the same input share a mask */
 } Dropout;
 
+/* Low-rank adapters (Hu et al. 2021) that read the same input, as one stack: their A[R_i,K] lie one behind the other and are
+ * a[R,K] with R = R_0 + R_1 + ...; what belongs to one of them on the token side, P_i[T,R_i], is a matrix of its own, one behind
+ * the other: P_i begins at element T (R_0 + ... + R_{i-1}). */
+enum { LORA_STACK_MAX = 3 };
+typedef struct LoraStack {
+    int count;
+    int64_t ranks[LORA_STACK_MAX];
+} LoraStack;
+
 typedef struct AttentionShape {
     int64_t query_heads, key_heads, head_dimension;
     float scale; /* usually 1 / sqrt(head_dimension) */
     bool causal;
 } AttentionShape;
+
+/* Keys per block of a paged key/value cache. */
+enum { CACHE_BLOCK = 64 };
+
+/* New rows of sequences whose keys and values lie in a paged cache (Kwon et al. 2023, "PagedAttention"). Slot number of key
+ * number p of sequence s: block_table[s][p / CACHE_BLOCK] * CACHE_BLOCK + p % CACHE_BLOCK. */
+typedef struct CacheLayout {
+    int64_t tokens, sequences, longest; /* new rows; sequences; most keys of one sequence */
+    int64_t table_width;
+    const int32_t *offsets, *host_offsets;         /* [S+1] the new rows of sequence s: offsets[s] .. offsets[s+1]-1 */
+    const int32_t *lengths, *host_lengths;         /* [S] keys of sequence s, those of its new rows included */
+    const int32_t *block_table, *host_block_table; /* [S, table_width] */
+    const int32_t *slots;                          /* [T] where keys and values of the new rows go; device */
+} CacheLayout;
 
 typedef struct AdamWSettings {
     float learning_rate;
@@ -72,8 +95,7 @@ struct Ops {
      *   sum[T,D] = x + delta (delta absent: sum is absent, x itself is normalised)
      *   rstd[T] = 1 / sqrt(mean(sum^2) + epsilon);  y = sum * rstd * weight[D]
      * sum is rounded to act before the statistics are taken, so that a recomputation from it gives the same bits. */
-    Status (*rms_norm_forward)(Device *, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight,
-                               float epsilon);
+    Status (*rms_norm_forward)(Device *, Tensor y, Tensor rstd, Tensor sum, Tensor x, Tensor delta, Tensor weight, float epsilon);
     /* dx[T,D] (+)= rstd * (g - xhat * mean(g * xhat)), g = dy * weight, xhat = x * rstd.
      * dweight[D] (F32, absent when frozen) += sum_t dy * xhat. x is the normalised input (the sum). */
     Status (*rms_norm_backward)(Device *, Arena *scratch, Tensor dx, bool accumulate, Tensor dweight, Tensor dy, Tensor x,
@@ -90,13 +112,30 @@ struct Ops {
     Status (*attention_forward)(Device *, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
                                 const SequenceLayout *layout, AttentionShape shape);
     /* dq, dk, dv are written. Deterministic. */
-    Status (*attention_backward)(Device *, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
-                                 Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
-                                 AttentionShape shape);
+    Status (*attention_backward)(Device *, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+                                 Tensor q, Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape);
+
+    /* cache[slots[t], :] = x[t, :]; cache [slots, G, E], x [T,G,E], the same dtype. Slots are distinct. No derivative. */
+    Status (*cache_append)(Device *, Tensor cache, Tensor x, const int32_t *slots);
+    /* Causal attention of new rows to all keys of their sequence, which the cache already holds: row i of the n new ones of
+     * sequence s sees keys 0 .. lengths[s] - n + i. out, q [T,H,E]; keys, values [slots, G, E]. The bits of a row do not depend
+     * on the other rows of the batch. No derivative. */
+    Status (*attention_cached)(Device *, Arena *scratch, Tensor out, Tensor q, Tensor keys, Tensor values,
+                               const CacheLayout *layout, AttentionShape shape);
 
     /* y = silu(gate) * up (Shazeer 2020), all [T,F]. Backward may be in place: dgate == gate and dup == up are allowed. */
     Status (*swiglu_forward)(Device *, Tensor y, Tensor gate, Tensor up);
     Status (*swiglu_backward)(Device *, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+
+    /* y = x Phi(x), Phi the distribution function of the normal distribution: GELU with erf (Hendrycks & Gimpel 2016), any
+     * shape. In place allowed (y == x). dx = dy (Phi(x) + x phi(x)); dx == dy and dx == x are allowed. */
+    Status (*gelu_forward)(Device *, Tensor y, Tensor x);
+    Status (*gelu_backward)(Device *, Tensor dx, Tensor dy, Tensor x);
+
+    /* LayerNorm (Ba et al. 2016), with the residual addition in front, for inference: keeps no statistics, has no backward.
+     *   s[T,D] = x + delta (delta absent: x), rounded to act;  y = (s - mean(s)) / sqrt(var(s) + epsilon) * weight[D] + bias[D]
+     * var is the mean of squares around the mean. y == x and y == delta are allowed. */
+    Status (*layer_norm_forward)(Device *, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
 
     /* Cross-entropy of the language-model head at label positions only, without ever holding all logits.
      * hidden[T,D]; weight[V,D]; rows[n] I32: hidden row that predicts labels[n] I32.
@@ -110,6 +149,14 @@ struct Ops {
     /* y[T,K] (+)= dropout(x[T,K]): forward, and, with the same key, the backward pass. In place allowed (y == x) when not
      * accumulating. */
     Status (*dropout)(Device *, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);
+
+    /* P_i = dropout(x) A_i^T for a stack: x[T,K], a[R,K], p[T R] act. The dropped input is never stored, and is not rounded: p is
+     * rounded once. p = 0 draws nothing. */
+    Status (*lora_down)(Device *, Tensor p, Tensor x, Tensor a, LoraStack stack, const SequenceLayout *layout, Dropout dropout);
+    /* The derivative, with the same key: da[R,K] (F32) += Q^T dropout(x), and dx[T,K] (absent when not wanted) (+)=
+     * dropout(Q A) with Q = the gradients of P_i, q[T R] act. */
+    Status (*lora_down_backward)(Device *, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x, Tensor a,
+                                 LoraStack stack, const SequenceLayout *layout, Dropout dropout);
 
     /* y = x with conversion between F32 and BF16; same element count. */
     Status (*cast)(Device *, Tensor y, Tensor x);

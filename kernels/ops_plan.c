@@ -63,6 +63,17 @@ static Status plan_attention_backward(Device *device, Arena *scratch, Tensor dq,
     return take_scratch(scratch, scratch_attention_backward(device, layout, shape));
 }
 
+static Status plan_cache_append(Device *device, Tensor cache, Tensor x, const int32_t *slots) {
+    (void)device, (void)cache, (void)x, (void)slots;
+    return STATUS_OK;
+}
+
+static Status plan_attention_cached(Device *device, Arena *scratch, Tensor out, Tensor q, Tensor keys, Tensor values,
+                                    const CacheLayout *layout, AttentionShape shape) {
+    (void)device, (void)scratch, (void)out, (void)q, (void)keys, (void)values, (void)layout, (void)shape;
+    return STATUS_OK;
+}
+
 static Status plan_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor up) {
     (void)device, (void)y, (void)gate, (void)up;
     return STATUS_OK;
@@ -70,6 +81,22 @@ static Status plan_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor 
 
 static Status plan_swiglu_backward(Device *device, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
     (void)device, (void)dgate, (void)dup, (void)dy, (void)gate, (void)up;
+    return STATUS_OK;
+}
+
+static Status plan_gelu_forward(Device *device, Tensor y, Tensor x) {
+    (void)device, (void)y, (void)x;
+    return STATUS_OK;
+}
+
+static Status plan_gelu_backward(Device *device, Tensor dx, Tensor dy, Tensor x) {
+    (void)device, (void)dx, (void)dy, (void)x;
+    return STATUS_OK;
+}
+
+static Status plan_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias,
+                                      float epsilon) {
+    (void)device, (void)y, (void)x, (void)delta, (void)weight, (void)bias, (void)epsilon;
     return STATUS_OK;
 }
 
@@ -82,6 +109,18 @@ static Status plan_linear_cross_entropy(Device *device, Arena *scratch, Tensor n
 static Status plan_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout) {
     (void)device, (void)y, (void)accumulate, (void)x, (void)layout, (void)dropout;
     return STATUS_OK;
+}
+
+static Status plan_lora_down(Device *device, Tensor p, Tensor x, Tensor a, LoraStack stack, const SequenceLayout *layout,
+                             Dropout dropout) {
+    (void)device, (void)p, (void)x, (void)a, (void)stack, (void)layout, (void)dropout;
+    return STATUS_OK;
+}
+
+static Status plan_lora_down_backward(Device *device, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x,
+                                      Tensor a, LoraStack stack, const SequenceLayout *layout, Dropout dropout) {
+    (void)dx, (void)accumulate, (void)q, (void)a, (void)stack, (void)layout, (void)dropout;
+    return take_scratch(scratch, scratch_lora_down_backward(device, da, x));
 }
 
 static Status plan_cast(Device *device, Tensor y, Tensor x) {
@@ -131,10 +170,17 @@ static const Ops plan = {
     .rope = plan_rope,
     .attention_forward = plan_attention_forward,
     .attention_backward = plan_attention_backward,
+    .cache_append = plan_cache_append,
+    .attention_cached = plan_attention_cached,
     .swiglu_forward = plan_swiglu_forward,
     .swiglu_backward = plan_swiglu_backward,
+    .gelu_forward = plan_gelu_forward,
+    .gelu_backward = plan_gelu_backward,
+    .layer_norm_forward = plan_layer_norm_forward,
     .linear_cross_entropy = plan_linear_cross_entropy,
     .dropout = plan_dropout,
+    .lora_down = plan_lora_down,
+    .lora_down_backward = plan_lora_down_backward,
     .cast = plan_cast,
     .add = plan_add,
     .column_sum = plan_column_sum,

@@ -1,8 +1,5 @@
-/* Attention forward, block by block with a running softmax (Dao et al. 2022, "FlashAttention").
- *
- * Scores are kept transposed, [keys, queries]: the softmax then runs down the columns and every vector lane is a query, so
- * that neither maximum nor sum needs a reduction inside a vector. */
-#include "kernels/cpu/attention_blocks.h"
+/* Attention forward, block by block with a running softmax (attention_softmax.h). */
+#include "kernels/cpu/attention_softmax.h"
 #include "kernels/cpu/context.h"
 #include "kernels/cpu/cpu_ops.h"
 
@@ -23,7 +20,7 @@ typedef struct Blocks {
     float *values;  /* [BLOCK, padded] */
     float *scores;  /* [BLOCK keys, BLOCK queries] */
     float *out;     /* [BLOCK, padded] */
-    float maximum[BLOCK], sum[BLOCK], correction[BLOCK];
+    RunningSoftmax softmax;
 } Blocks;
 
 static Blocks *place_blocks(void *workspace) {
@@ -42,53 +39,13 @@ static void mask_future(float *scores, int64_t keys, int64_t offset) {
         for (int64_t i = 0; i < BLOCK && i < j + offset; ++i) scores[j * BLOCK + i] = -INFINITY;
 }
 
-/* Turns scores into weights under the new running maximum; correction scales what was summed under the old one. */
-static void running_softmax(Blocks *b, int64_t keys, float scale) {
-    float old[BLOCK];
-    memcpy(old, b->maximum, sizeof old);
-    float *restrict maximum = b->maximum, *restrict scores = b->scores, *restrict sum = b->sum;
-    for (int64_t j = 0; j < keys; ++j) {
-#pragma omp simd
-        for (int i = 0; i < BLOCK; ++i) {
-            float s = scores[j * BLOCK + i] * scale;
-            scores[j * BLOCK + i] = s;
-            maximum[i] = s > maximum[i] ? s : maximum[i];
-        }
-    }
-#pragma omp simd
-    for (int i = 0; i < BLOCK; ++i) {
-        b->correction[i] = exp_fast(old[i] - maximum[i]);
-        sum[i] *= b->correction[i];
-    }
-    for (int64_t j = 0; j < keys; ++j) {
-#pragma omp simd
-        for (int i = 0; i < BLOCK; ++i) {
-            float p = exp_fast(scores[j * BLOCK + i] - maximum[i]);
-            scores[j * BLOCK + i] = p;
-            sum[i] += p;
-        }
-    }
-}
-
-static void scale_rows(float *out, const float *factor, int64_t rows, int64_t padded) {
-    for (int64_t i = 0; i < rows; ++i) {
-#pragma omp simd
-        for (int64_t e = 0; e < padded; ++e) out[i * padded + e] *= factor[i];
-    }
-}
-
-ALWAYS_INLINE void store_row(bool bf16, void *to, const float *from, float factor, int64_t width) {
-#pragma omp simd
-    for (int64_t e = 0; e < width; ++e) element_store(bf16, to, e, from[e] * factor);
-}
-
 static void finish(const Forward *f, const Blocks *b, int64_t head, int64_t begin, int64_t queries) {
     int64_t width = f->shape.head_dimension;
     float *lse = (float *)f->lse.data + head * f->tokens;
     for (int64_t i = 0; i < queries; ++i) {
         void *row = element_at_mutable(f->bf16, f->out.data, ((begin + i) * f->shape.query_heads + head) * width);
-        BY_STORAGE(f->bf16, store_row, row, b->out + i * f->padded, 1.0f / b->sum[i], width);
-        lse[begin + i] = b->maximum[i] + logf(b->sum[i]);
+        BY_STORAGE(f->bf16, store_row, row, b->out + i * f->padded, 1.0f / b->softmax.sum[i], width);
+        lse[begin + i] = b->softmax.maximum[i] + logf(b->softmax.sum[i]);
     }
 }
 
@@ -99,7 +56,7 @@ static void query_block(const Forward *f, Blocks *b, Part part, int64_t head) {
     pack_rows(f->bf16, b->rows, element_at(f->bf16, f->q.data, part.begin * q_stride + head * width), q_stride, queries, width,
               padded);
     transpose_block(b->queries, b->rows, queries, width, padded);
-    for (int i = 0; i < BLOCK; ++i) b->maximum[i] = -INFINITY, b->sum[i] = 0.0f;
+    running_softmax_start(&b->softmax);
     int64_t last = f->shape.causal ? part.end : part.sequence_end;
     for (int64_t first = part.sequence_begin; first < last; first += BLOCK) {
         int64_t keys = last - first < BLOCK ? last - first : BLOCK, at = first * k_stride + key_head * width;
@@ -107,8 +64,8 @@ static void query_block(const Forward *f, Blocks *b, Part part, int64_t head) {
         pack_rows(f->bf16, b->values, element_at(f->bf16, f->v.data, at), k_stride, keys, width, padded);
         block_gemm(false, keys, BLOCK, width, b->rows, padded, 1, b->queries, BLOCK, b->scores, BLOCK);
         if (f->shape.causal && first + keys > part.begin) mask_future(b->scores, keys, first - part.begin);
-        running_softmax(b, keys, f->shape.scale);
-        if (first > part.sequence_begin) scale_rows(b->out, b->correction, queries, padded);
+        running_softmax(&b->softmax, b->scores, keys, BLOCK, f->shape.scale);
+        if (first > part.sequence_begin) scale_rows(b->out, b->softmax.correction, queries, padded);
         block_gemm(first > part.sequence_begin, queries, padded, keys, b->scores, 1, BLOCK, b->values, padded, b->out, padded);
     }
     finish(f, b, head, part.begin, queries);

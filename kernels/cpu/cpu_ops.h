@@ -14,10 +14,17 @@
 #define cpu_rope                   CPU_NAME(cpu_rope)
 #define cpu_attention_forward      CPU_NAME(cpu_attention_forward)
 #define cpu_attention_backward     CPU_NAME(cpu_attention_backward)
+#define cpu_cache_append           CPU_NAME(cpu_cache_append)
+#define cpu_attention_cached       CPU_NAME(cpu_attention_cached)
 #define cpu_swiglu_forward         CPU_NAME(cpu_swiglu_forward)
 #define cpu_swiglu_backward        CPU_NAME(cpu_swiglu_backward)
+#define cpu_gelu_forward           CPU_NAME(cpu_gelu_forward)
+#define cpu_gelu_backward          CPU_NAME(cpu_gelu_backward)
+#define cpu_layer_norm_forward     CPU_NAME(cpu_layer_norm_forward)
 #define cpu_linear_cross_entropy   CPU_NAME(cpu_linear_cross_entropy)
 #define cpu_dropout                CPU_NAME(cpu_dropout)
+#define cpu_lora_down              CPU_NAME(cpu_lora_down)
+#define cpu_lora_down_backward     CPU_NAME(cpu_lora_down_backward)
 #define cpu_cast                   CPU_NAME(cpu_cast)
 #define cpu_add                    CPU_NAME(cpu_add)
 #define cpu_column_sum             CPU_NAME(cpu_column_sum)
@@ -39,11 +46,20 @@ Status cpu_attention_forward(Device *, Arena *scratch, Tensor out, Tensor lse, T
                              const SequenceLayout *layout, AttentionShape shape);
 Status cpu_attention_backward(Device *, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
                               Tensor q, Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape);
+Status cpu_cache_append(Device *, Tensor cache, Tensor x, const int32_t *slots);
+Status cpu_attention_cached(Device *, Arena *scratch, Tensor out, Tensor q, Tensor keys, Tensor values, const CacheLayout *layout,
+                            AttentionShape shape);
 Status cpu_swiglu_forward(Device *, Tensor y, Tensor gate, Tensor up);
 Status cpu_swiglu_backward(Device *, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+Status cpu_gelu_forward(Device *, Tensor y, Tensor x);
+Status cpu_gelu_backward(Device *, Tensor dx, Tensor dy, Tensor x);
+Status cpu_layer_norm_forward(Device *, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
 Status cpu_linear_cross_entropy(Device *, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
                                 Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
 Status cpu_dropout(Device *, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);
+Status cpu_lora_down(Device *, Tensor p, Tensor x, Tensor a, LoraStack stack, const SequenceLayout *layout, Dropout dropout);
+Status cpu_lora_down_backward(Device *, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x, Tensor a,
+                              LoraStack stack, const SequenceLayout *layout, Dropout dropout);
 Status cpu_cast(Device *, Tensor y, Tensor x);
 Status cpu_add(Device *, Tensor y, Tensor x, float alpha);
 Status cpu_column_sum(Device *, Arena *scratch, Tensor gradient, Tensor dy);

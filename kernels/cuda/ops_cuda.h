@@ -28,8 +28,14 @@ Status cuda_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor
  * tensor-core kernels cannot take go to the plain one whatever was asked for. */
 typedef enum AttentionEngine { ATTENTION_AUTO, ATTENTION_TENSOR_CORES, ATTENTION_PLAIN } AttentionEngine;
 void cuda_attention_engine(Device *device, AttentionEngine engine);
+Status cuda_cache_append(Device *device, Tensor cache, Tensor x, const int32_t *slots);
+Status cuda_attention_cached(Device *device, Arena *scratch, Tensor out, Tensor q, Tensor keys, Tensor values,
+                             const CacheLayout *layout, AttentionShape shape);
 Status cuda_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor up);
 Status cuda_swiglu_backward(Device *device, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+Status cuda_gelu_forward(Device *device, Tensor y, Tensor x);
+Status cuda_gelu_backward(Device *device, Tensor dx, Tensor dy, Tensor x);
+Status cuda_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
 Status cuda_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
                                  Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
 Status cuda_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);

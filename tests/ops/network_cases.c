@@ -156,6 +156,97 @@ static void attention_gradient(Run *run, const Shape *s, DType act) {
     }
 }
 
+/* A cache whose blocks lie in reversed order with holes of NaN between them; of sequence 0, 1, 2, ... one key, all keys, half of
+ * the keys are new, and again. */
+typedef struct CacheOperands {
+    CacheLayout layout;
+    int32_t *offsets, *lengths, *table, *slots;
+    int64_t slot_count;
+} CacheOperands;
+
+static CacheOperands cache_operands(Run *run, const Shape *s) {
+    const SequenceLayout *all = &run->layout;
+    int64_t t = shape_tokens(s), width = (all->longest + CACHE_BLOCK - 1) / CACHE_BLOCK, block = 2 * width * all->sequences;
+    size_t count = (size_t)all->sequences;
+    CacheOperands c = {.offsets = calloc(count + 1, 4),
+                       .lengths = calloc(count + 1, 4),
+                       .table = calloc((size_t)width * count + 1, 4),
+                       .slots = calloc((size_t)t + 1, 4),
+                       .slot_count = (block + 1) * CACHE_BLOCK};
+    int32_t rows = 0;
+    for (int64_t i = 0; i < all->sequences; ++i) {
+        int32_t length = all->host_offsets[i + 1] - all->host_offsets[i];
+        int32_t added = i % 3 == 0 ? 1 : i % 3 == 1 ? length : (length + 1) / 2;
+        for (int64_t b = 0; b * CACHE_BLOCK < length; ++b, block -= 2) c.table[i * width + b] = (int32_t)block;
+        for (int32_t p = 0; p < length; ++p) {
+            int32_t slot = c.table[i * width + p / CACHE_BLOCK] * CACHE_BLOCK + p % CACHE_BLOCK;
+            c.slots[all->host_offsets[i] + p] = slot;
+        }
+        c.lengths[i] = length;
+        c.offsets[i + 1] = rows += added;
+    }
+    c.layout = (CacheLayout){.tokens = rows,
+                             .sequences = all->sequences,
+                             .longest = all->longest,
+                             .table_width = width,
+                             .host_offsets = c.offsets,
+                             .host_lengths = c.lengths,
+                             .host_block_table = c.table};
+    c.layout.offsets = run_indices(run, c.offsets, all->sequences + 1).data;
+    c.layout.lengths = run_indices(run, c.lengths, all->sequences).data;
+    c.layout.block_table = run_indices(run, c.table, width * all->sequences).data;
+    c.layout.slots = run_indices(run, c.slots, t).data;
+    return c;
+}
+
+static void cache_operands_free(CacheOperands *c) {
+    free(c->offsets);
+    free(c->lengths);
+    free(c->table);
+    free(c->slots);
+}
+
+/* Rows of x [tokens, width] whose number in the whole batch is that of new row i. */
+static double *new_rows(const Run *run, const CacheOperands *c, const double *x, int64_t width) {
+    double *out = new_doubles(c->layout.tokens * width);
+    for (int64_t i = 0; i < run->layout.sequences; ++i) {
+        int64_t count = c->offsets[i + 1] - c->offsets[i], first = run->layout.host_offsets[i + 1] - count;
+        memcpy(out + c->offsets[i] * width, x + first * width, (size_t)(count * width) * sizeof *out);
+    }
+    return out;
+}
+
+/* All keys and values are appended; then the attention of the new rows is theirs in a pass over the whole sequences. */
+static void attention_cached(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), h = s->query_heads, g = s->key_heads, e = s->head_dimension;
+    CacheOperands c = cache_operands(run, s);
+    AttentionShape shape = {h, g, e, 1.0f / sqrtf((float)e), true};
+    Value q = run_random(run, act, SHAPE3(t, h, e), 1.5), kv[2], cache[2];
+    const Ops *ops = run->device->ops;
+    for (int i = 0; i < 2; ++i) {
+        kv[i] = run_random(run, act, SHAPE3(t, g, e), i ? 1.0 : 1.5);
+        cache[i] = run_poisoned(run, act, SHAPE3(c.slot_count, g, e));
+        run_succeeds(run, ops->cache_append(run->device, cache[i].tensor, kv[i].tensor, c.layout.slots));
+        double *got = run_read(run, cache[i].tensor);
+        for (int64_t row = 0; row < t; ++row)
+            for (int64_t j = 0; j < g * e; ++j) assert_true(got[c.slots[row] * g * e + j] == kv[i].host[row * g * e + j]);
+        free(got);
+    }
+    double *expected = new_doubles(t * h * e), *lse = new_doubles(t * h), *new_q = new_rows(run, &c, q.host, h * e);
+    Value queries = run_values(run, act, SHAPE3(c.layout.tokens, h, e), new_q);
+    Value out = run_poisoned(run, act, SHAPE3(c.layout.tokens, h, e));
+    run_succeeds(run, ops->attention_cached(run->device, run->arena, out.tensor, queries.tensor, cache[0].tensor, cache[1].tensor,
+                                            &c.layout, shape));
+    if (run->compare) reference_attention_forward(expected, lse, q.host, kv[0].host, kv[1].host, &run->layout, shape);
+    double *new_expected = new_rows(run, &c, expected, h * e);
+    run_expect(run, out, new_expected, one_rounding(act), "out");
+    free(expected);
+    free(lse);
+    free(new_q);
+    free(new_expected);
+    cache_operands_free(&c);
+}
+
 static void swiglu(Run *run, const Shape *s, DType act) {
     int64_t t = shape_tokens(s), n = t * s->hidden;
     Value gate = run_random(run, act, SHAPE2(t, s->hidden), 4.0), up = run_random(run, act, SHAPE2(t, s->hidden), 1.0);
@@ -191,6 +282,82 @@ static void swiglu_extremes(Run *run, const Shape *s, DType act) {
     assert_true(got[4] == 0);
     for (int i = 5; i < 9; ++i) assert_true(got[i] == gate.host[i]);
     free(got);
+}
+
+static void gelu(Run *run, const Shape *s, DType act) {
+    int64_t n = shape_tokens(s) * s->hidden;
+    Value x = run_random(run, act, SHAPE1(n), 2.0), dy = run_random(run, act, SHAPE1(n), 1.0);
+    Value y = run_poisoned(run, act, SHAPE1(n)), dx = run_poisoned(run, act, SHAPE1(n));
+    double *expected = new_doubles(n), *gradient = new_doubles(n);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run, ops->gelu_forward(run->device, y.tensor, x.tensor));
+    run_succeeds(run, ops->gelu_backward(run->device, dx.tensor, dy.tensor, x.tensor));
+    reference_gelu_forward(expected, x.host, n);
+    reference_gelu_backward(gradient, dy.host, x.host, n);
+    run_expect(run, y, expected, one_rounding(act), "y");
+    run_expect(run, dx, gradient, one_rounding(act), "dx");
+    /* In place: the gradient over its upstream, then the values over their input. */
+    run_succeeds(run, ops->gelu_backward(run->device, dy.tensor, dy.tensor, x.tensor));
+    run_succeeds(run, ops->gelu_forward(run->device, x.tensor, x.tensor));
+    run_expect(run, dy, gradient, one_rounding(act), "dx in place");
+    run_expect(run, x, expected, one_rounding(act), "y in place");
+    free(expected);
+    free(gradient);
+}
+
+/* Digits of the lower tail, where 1 + erf would have lost them all; and nothing overflows far out. */
+static void gelu_extremes(Run *run, const Shape *s, DType act) {
+    (void)s;
+    const double values[] = {-1e18, -100, -12, -10, -7.5, -5, -3, -1, -0.125, 0, 0.125, 1, 8, 100, 1e18}, one = 1;
+    enum { COUNT = sizeof values / sizeof *values };
+    for (int i = 0; i < COUNT; ++i) { /* one row each: the tolerance is relative to a row's largest value */
+        Value x = run_values(run, act, SHAPE1(1), &values[i]), y = run_poisoned(run, act, SHAPE1(1));
+        Value dy = run_values(run, act, SHAPE1(1), &one);
+        double expected, gradient;
+        run_succeeds(run, run->device->ops->gelu_forward(run->device, y.tensor, x.tensor));
+        run_succeeds(run, run->device->ops->gelu_backward(run->device, dy.tensor, dy.tensor, x.tensor));
+        reference_gelu_forward(&expected, x.host, 1);
+        reference_gelu_backward(&gradient, &one, x.host, 1);
+        run_expect(run, y, &expected, one_rounding(act), "y");
+        run_expect(run, dy, &gradient, one_rounding(act), "dx");
+    }
+}
+
+static void layer_norm(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), width = s->width;
+    const float epsilon = 1e-5f;
+    Value x = run_random(run, act, SHAPE2(t, width), 1.5), delta = run_random(run, act, SHAPE2(t, width), 0.5);
+    Value weight = run_random(run, act, SHAPE1(width), 1.0), bias = run_random(run, act, SHAPE1(width), 1.0);
+    Value y = run_poisoned(run, act, SHAPE2(t, width));
+    double *expected = new_doubles(t * width), *sum = new_doubles(t * width);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run,
+                 ops->layer_norm_forward(run->device, y.tensor, x.tensor, tensor_absent(), weight.tensor, bias.tensor, epsilon));
+    reference_layer_norm_forward(expected, x.host, weight.host, bias.host, (double)epsilon, t, width);
+    Tolerance tolerance = stored_in(act, 1.0); /* the sum is stored before it is normalised */
+    run_expect(run, y, expected, tolerance, "y");
+    for (int64_t i = 0; i < t * width; ++i) sum[i] = round_to(act, round_to(DTYPE_F32, x.host[i] + delta.host[i]));
+    reference_layer_norm_forward(expected, sum, weight.host, bias.host, (double)epsilon, t, width);
+    run_succeeds(run,
+                 ops->layer_norm_forward(run->device, delta.tensor, x.tensor, delta.tensor, weight.tensor, bias.tensor, epsilon));
+    run_expect(run, delta, expected, tolerance, "y of sum over delta");
+    free(expected);
+    free(sum);
+}
+
+/* Values around 1000 with deviations around 1: the variance must not be taken as a difference of large squares. */
+static void layer_norm_far_mean(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), width = s->width;
+    Value x = run_random(run, act, SHAPE2(t, width), 1.0), weight = run_random(run, act, SHAPE1(width), 1.0);
+    Value bias = run_random(run, act, SHAPE1(width), 1.0);
+    for (int64_t i = 0; i < t * width; ++i) x.host[i] = round_to(act, x.host[i] + 1000);
+    Value far = run_values(run, act, SHAPE2(t, width), x.host);
+    double *expected = new_doubles(t * width);
+    reference_layer_norm_forward(expected, far.host, weight.host, bias.host, 1e-12, t, width);
+    run_succeeds(run, run->device->ops->layer_norm_forward(run->device, far.tensor, far.tensor, tensor_absent(), weight.tensor,
+                                                           bias.tensor, 1e-12f));
+    run_expect(run, far, expected, (Tolerance){0, 3e-4, 1e-30}, "y"); /* a unit in the last place of 1000 is 6e-5 */
+    free(expected);
 }
 
 typedef struct LossOperands {
@@ -266,8 +433,13 @@ const OpCase network_cases[] = {
     {"rope", rope, true},
     {"attention", attention, true},
     {"attention gradient", attention_gradient, true},
+    {"attention_cached", attention_cached, true},
     {"swiglu", swiglu, true},
     {"swiglu extremes", swiglu_extremes, true},
+    {"gelu", gelu, true},
+    {"gelu extremes", gelu_extremes, true},
+    {"layer_norm", layer_norm, true},
+    {"layer_norm far from zero", layer_norm_far_mean, false},
     {"linear_cross_entropy", linear_cross_entropy, true},
     {"linear_cross_entropy smoothed", linear_cross_entropy_smoothed, true},
     {"linear_cross_entropy evaluation", linear_cross_entropy_evaluation, true},

@@ -10,13 +10,15 @@
 #include <string.h>
 #include <time.h>
 
-enum { T = 512, D = 896, F = 4864, H = 14, G = 2, E = 64, V = 151936, R = 16, LABELS = 128, MAX_BUFFERS = 64 };
+enum { T = 512, D = 896, F = 4864, H = 14, G = 2, E = 64, V = 151936, R = 16, ROWS = 16, LABELS = 128, MAX_BUFFERS = 64 };
 
 typedef struct Bench {
     Device *device;
     Arena *arena;
     DType act;
     SequenceLayout layout;
+    CacheLayout cache;
+    Tensor cached_keys, cached_values;
     Tensor x, dx, gate, up, hidden_gradient, q, k, v, out, dout, dq, dk, dv, lse, rstd, cos_sin, weight, head, rows, labels, nll;
     Tensor fp32, moment1, moment2, fixed, flag, result, copy, scalar_gradient;
     Tensor a, b, c; /* of the product being timed */
@@ -157,8 +159,18 @@ static void attention_backward(Bench *b) {
     check(OPS->attention_backward(b->device, b->arena, b->dq, b->dk, b->dv, b->dout, b->out, b->lse, b->q, b->k, b->v, &b->layout,
                                   attention_shape));
 }
+/* One new row for each of 16 sequences of 512 keys. */
+static void attention_cached(Bench *b) {
+    check(OPS->attention_cached(b->device, b->arena, b->out, b->q, b->cached_keys, b->cached_values, &b->cache, attention_shape));
+}
+static void cache_append(Bench *b) { check(OPS->cache_append(b->device, b->cached_keys, b->k, b->cache.slots)); }
 static void swiglu_forward(Bench *b) { check(OPS->swiglu_forward(b->device, b->up, b->gate, b->gate)); }
 static void swiglu_backward(Bench *b) { check(OPS->swiglu_backward(b->device, b->up, b->up, b->gate, b->gate, b->gate)); }
+static void gelu_forward(Bench *b) { check(OPS->gelu_forward(b->device, b->up, b->gate)); }
+static void gelu_backward(Bench *b) { check(OPS->gelu_backward(b->device, b->up, b->up, b->gate)); }
+static void layer_norm_forward(Bench *b) {
+    check(OPS->layer_norm_forward(b->device, b->dx, b->x, b->x, b->weight, b->weight, 1e-5f));
+}
 static void loss(Bench *b) {
     check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, b->dx, tensor_absent(), b->x, b->head, b->rows, b->labels, 0.0f,
                                     0.01f));
@@ -203,6 +215,26 @@ static void make_operands(Bench *b) {
     b->result = make(b, DTYPE_F64, 1, 1, 1, 1);
 }
 
+static void make_cache(Bench *b) {
+    enum { BLOCKS = T / CACHE_BLOCK };
+    static int32_t offsets[ROWS + 1], lengths[ROWS], table[ROWS * BLOCKS];
+    for (int i = 0; i <= ROWS; ++i) offsets[i] = i;
+    for (int i = 0; i < ROWS; ++i) lengths[i] = T;
+    for (int i = 0; i < ROWS * BLOCKS; ++i) table[i] = i;
+    b->cache = (CacheLayout){.tokens = ROWS,
+                             .sequences = ROWS,
+                             .longest = T,
+                             .table_width = BLOCKS,
+                             .host_offsets = offsets,
+                             .host_lengths = lengths,
+                             .host_block_table = table};
+    b->cache.offsets = indices(b, ROWS + 1, 0, 1, ROWS + 1).data;
+    b->cache.lengths = indices(b, ROWS, T, 0, T + 1).data;
+    b->cache.block_table = indices(b, ROWS * BLOCKS, 0, 1, ROWS * BLOCKS).data;
+    b->cache.slots = indices(b, T, 0, ROWS, ROWS * T).data;
+    b->cached_keys = make(b, b->act, 3, (int64_t)ROWS * T, G, E), b->cached_values = make(b, b->act, 3, (int64_t)ROWS * T, G, E);
+}
+
 static void bench_others(Bench *b) {
     double act = (double)dtype_bytes(b->act), td = (double)T * D, tf = (double)T * F, n = PARAMETERS;
     double scores = 0.5 * (double)T * T * H * E * 2; /* one product of the causal half */
@@ -211,8 +243,13 @@ static void bench_others(Bench *b) {
     report(b, "rope q", rope, 3 * td, 2 * td * act);
     report(b, "attention_forward", attention_forward, 2 * scores, 2.3 * td * act);
     report(b, "attention_backward", attention_backward, 5 * scores, 4.6 * td * act);
+    report(b, "cache_append", cache_append, 0, 2.0 * T * G * E * act);
+    report(b, "attention_cached, 16 x 512 keys", attention_cached, 4.0 * ROWS * T * H * E, 2.0 * ROWS * T * G * E * act);
     report(b, "swiglu_forward", swiglu_forward, 10 * tf, 3 * tf * act);
     report(b, "swiglu_backward", swiglu_backward, 15 * tf, 5 * tf * act);
+    report(b, "gelu_forward", gelu_forward, 25 * tf, 2 * tf * act);
+    report(b, "gelu_backward", gelu_backward, 30 * tf, 3 * tf * act);
+    report(b, "layer_norm_forward with residual", layer_norm_forward, 8 * td, 3 * td * act);
     report(b, "linear_cross_entropy 128 labels", loss, 4.0 * LABELS * V * D, 2.0 * (double)V * D * act);
     report(b, "linear_cross_entropy evaluation", evaluation_loss, 2.0 * LABELS * V * D, (double)V * D * act);
     report(b, "dropout", dropout, td, 2 * td * act);
@@ -238,6 +275,7 @@ int main(int argc, char **argv) {
         check(arena_create(device, (size_t)1 << 30, &b.arena));
         bench_products(&b);
         make_operands(&b);
+        make_cache(&b);
         bench_others(&b);
         while (b.buffer_count) device_release(device, b.buffers[--b.buffer_count]);
         arena_destroy(b.arena);
