@@ -100,6 +100,22 @@ static Status plan_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor
     return STATUS_OK;
 }
 
+static Status plan_gelu_forward(Device *device, Tensor y, Tensor x) {
+    (void)device, (void)y, (void)x;
+    return STATUS_OK;
+}
+
+static Status plan_gelu_backward(Device *device, Tensor dx, Tensor dy, Tensor x) {
+    (void)device, (void)dx, (void)dy, (void)x;
+    return STATUS_OK;
+}
+
+static Status plan_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias,
+                                      float epsilon) {
+    (void)device, (void)y, (void)x, (void)delta, (void)weight, (void)bias, (void)epsilon;
+    return STATUS_OK;
+}
+
 static Status plan_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
                                         Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale) {
     (void)nll, (void)dhidden, (void)dweight, (void)labels, (void)label_smoothing, (void)scale;
@@ -174,6 +190,9 @@ static const Ops plan = {
     .attention_cached = plan_attention_cached,
     .swiglu_forward = plan_swiglu_forward,
     .swiglu_backward = plan_swiglu_backward,
+    .gelu_forward = plan_gelu_forward,
+    .gelu_backward = plan_gelu_backward,
+    .layer_norm_forward = plan_layer_norm_forward,
     .gelu_forward = plan_gelu_forward,
     .gelu_backward = plan_gelu_backward,
     .layer_norm_forward = plan_layer_norm_forward,

@@ -150,6 +150,28 @@ static void swiglu_differences(Run *run, const Shape *s, DType act) {
     free(c.y);
 }
 
+typedef struct GeluContext {
+    Value x, dy;
+    double *y;
+} GeluContext;
+
+static double gelu_objective(const void *context) {
+    const GeluContext *c = context;
+    int64_t count = tensor_elements(c->x.tensor);
+    reference_gelu_forward(c->y, c->x.host, count);
+    return dot(c->y, c->dy.host, count);
+}
+
+static void gelu_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t n = shape_tokens(s) * s->hidden;
+    GeluContext c = {run_random(run, act, SHAPE1(n), 2.0), run_random(run, act, SHAPE1(n), 1.0), calloc((size_t)n, 8)};
+    Value dx = run_poisoned(run, act, SHAPE1(n));
+    run_succeeds(run, run->device->ops->gelu_backward(run->device, dx.tensor, c.dy.tensor, c.x.tensor));
+    check_gradient(run, gelu_objective, &c, c.x, dx.tensor, "dx");
+    free(c.y);
+}
+
 typedef struct LossContext {
     Value hidden, weight;
     const int32_t *rows, *labels;
@@ -228,7 +250,11 @@ static void rope_differences(Run *run, const Shape *s, DType act) {
 }
 
 const OpCase gradient_cases[] = {
-    {"rms_norm by differences", rms_norm_differences, false}, {"attention by differences", attention_differences, false},
-    {"swiglu by differences", swiglu_differences, false},     {"linear_cross_entropy by differences", loss_differences, false},
-    {"rope by differences", rope_differences, false},         {NULL, NULL, false},
+    {"rms_norm by differences", rms_norm_differences, false},
+    {"attention by differences", attention_differences, false},
+    {"swiglu by differences", swiglu_differences, false},
+    {"linear_cross_entropy by differences", loss_differences, false},
+    {"rope by differences", rope_differences, false},
+    {"gelu by differences", gelu_differences, false},
+    {NULL, NULL, false},
 };

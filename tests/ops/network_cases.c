@@ -360,6 +360,82 @@ static void layer_norm_far_mean(Run *run, const Shape *s, DType act) {
     free(expected);
 }
 
+static void gelu(Run *run, const Shape *s, DType act) {
+    int64_t n = shape_tokens(s) * s->hidden;
+    Value x = run_random(run, act, SHAPE1(n), 2.0), dy = run_random(run, act, SHAPE1(n), 1.0);
+    Value y = run_poisoned(run, act, SHAPE1(n)), dx = run_poisoned(run, act, SHAPE1(n));
+    double *expected = new_doubles(n), *gradient = new_doubles(n);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run, ops->gelu_forward(run->device, y.tensor, x.tensor));
+    run_succeeds(run, ops->gelu_backward(run->device, dx.tensor, dy.tensor, x.tensor));
+    reference_gelu_forward(expected, x.host, n);
+    reference_gelu_backward(gradient, dy.host, x.host, n);
+    run_expect(run, y, expected, one_rounding(act), "y");
+    run_expect(run, dx, gradient, one_rounding(act), "dx");
+    /* In place: the gradient over its upstream, then the values over their input. */
+    run_succeeds(run, ops->gelu_backward(run->device, dy.tensor, dy.tensor, x.tensor));
+    run_succeeds(run, ops->gelu_forward(run->device, x.tensor, x.tensor));
+    run_expect(run, dy, gradient, one_rounding(act), "dx in place");
+    run_expect(run, x, expected, one_rounding(act), "y in place");
+    free(expected);
+    free(gradient);
+}
+
+/* Digits of the lower tail, where 1 + erf would have lost them all; and nothing overflows far out. */
+static void gelu_extremes(Run *run, const Shape *s, DType act) {
+    (void)s;
+    const double values[] = {-1e18, -100, -12, -10, -7.5, -5, -3, -1, -0.125, 0, 0.125, 1, 8, 100, 1e18}, one = 1;
+    enum { COUNT = sizeof values / sizeof *values };
+    for (int i = 0; i < COUNT; ++i) { /* one row each: the tolerance is relative to a row's largest value */
+        Value x = run_values(run, act, SHAPE1(1), &values[i]), y = run_poisoned(run, act, SHAPE1(1));
+        Value dy = run_values(run, act, SHAPE1(1), &one);
+        double expected, gradient;
+        run_succeeds(run, run->device->ops->gelu_forward(run->device, y.tensor, x.tensor));
+        run_succeeds(run, run->device->ops->gelu_backward(run->device, dy.tensor, dy.tensor, x.tensor));
+        reference_gelu_forward(&expected, x.host, 1);
+        reference_gelu_backward(&gradient, &one, x.host, 1);
+        run_expect(run, y, &expected, one_rounding(act), "y");
+        run_expect(run, dy, &gradient, one_rounding(act), "dx");
+    }
+}
+
+static void layer_norm(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), width = s->width;
+    const float epsilon = 1e-5f;
+    Value x = run_random(run, act, SHAPE2(t, width), 1.5), delta = run_random(run, act, SHAPE2(t, width), 0.5);
+    Value weight = run_random(run, act, SHAPE1(width), 1.0), bias = run_random(run, act, SHAPE1(width), 1.0);
+    Value y = run_poisoned(run, act, SHAPE2(t, width));
+    double *expected = new_doubles(t * width), *sum = new_doubles(t * width);
+    const Ops *ops = run->device->ops;
+    run_succeeds(run,
+                 ops->layer_norm_forward(run->device, y.tensor, x.tensor, tensor_absent(), weight.tensor, bias.tensor, epsilon));
+    reference_layer_norm_forward(expected, x.host, weight.host, bias.host, (double)epsilon, t, width);
+    Tolerance tolerance = stored_in(act, 1.0); /* the sum is stored before it is normalised */
+    run_expect(run, y, expected, tolerance, "y");
+    for (int64_t i = 0; i < t * width; ++i) sum[i] = round_to(act, round_to(DTYPE_F32, x.host[i] + delta.host[i]));
+    reference_layer_norm_forward(expected, sum, weight.host, bias.host, (double)epsilon, t, width);
+    run_succeeds(run,
+                 ops->layer_norm_forward(run->device, delta.tensor, x.tensor, delta.tensor, weight.tensor, bias.tensor, epsilon));
+    run_expect(run, delta, expected, tolerance, "y of sum over delta");
+    free(expected);
+    free(sum);
+}
+
+/* Values around 1000 with deviations around 1: the variance must not be taken as a difference of large squares. */
+static void layer_norm_far_mean(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), width = s->width;
+    Value x = run_random(run, act, SHAPE2(t, width), 1.0), weight = run_random(run, act, SHAPE1(width), 1.0);
+    Value bias = run_random(run, act, SHAPE1(width), 1.0);
+    for (int64_t i = 0; i < t * width; ++i) x.host[i] = round_to(act, x.host[i] + 1000);
+    Value far = run_values(run, act, SHAPE2(t, width), x.host);
+    double *expected = new_doubles(t * width);
+    reference_layer_norm_forward(expected, far.host, weight.host, bias.host, 1e-12, t, width);
+    run_succeeds(run, run->device->ops->layer_norm_forward(run->device, far.tensor, far.tensor, tensor_absent(), weight.tensor,
+                                                           bias.tensor, 1e-12f));
+    run_expect(run, far, expected, (Tolerance){0, 3e-4, 1e-30}, "y"); /* a unit in the last place of 1000 is 6e-5 */
+    free(expected);
+}
+
 typedef struct LossOperands {
     Value hidden, weight, nll, dhidden, dweight;
     Tensor rows, labels;
@@ -436,6 +512,10 @@ const OpCase network_cases[] = {
     {"attention_cached", attention_cached, true},
     {"swiglu", swiglu, true},
     {"swiglu extremes", swiglu_extremes, true},
+    {"gelu", gelu, true},
+    {"gelu extremes", gelu_extremes, true},
+    {"layer_norm", layer_norm, true},
+    {"layer_norm far from zero", layer_norm_far_mean, false},
     {"gelu", gelu, true},
     {"gelu extremes", gelu_extremes, true},
     {"layer_norm", layer_norm, true},

@@ -152,6 +152,28 @@ void reference_swiglu_backward(double *dgate, double *dup, const double *dy, con
     }
 }
 
+void reference_gelu_forward(double *y, const double *x, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) y[i] = x[i] * 0.5 * erfc(-x[i] / sqrt(2.0));
+}
+
+void reference_gelu_backward(double *dx, const double *dy, const double *x, int64_t count) {
+    for (int64_t i = 0; i < count; ++i) {
+        double density = exp(-0.5 * x[i] * x[i]) / sqrt(2 * acos(-1.0));
+        dx[i] = dy[i] * (0.5 * erfc(-x[i] / sqrt(2.0)) + x[i] * density);
+    }
+}
+
+void reference_layer_norm_forward(double *y, const double *x, const double *weight, const double *bias, double epsilon,
+                                  int64_t rows, int64_t width) {
+    for (int64_t t = 0; t < rows; ++t) {
+        const double *row = x + t * width;
+        double mean = 0, variance = 0;
+        for (int64_t i = 0; i < width; ++i) mean += row[i] / (double)width;
+        for (int64_t i = 0; i < width; ++i) variance += (row[i] - mean) * (row[i] - mean) / (double)width;
+        for (int64_t i = 0; i < width; ++i) y[t * width + i] = (row[i] - mean) / sqrt(variance + epsilon) * weight[i] + bias[i];
+    }
+}
+
 /* Fills probability and returns the loss of one row. */
 static double row_cross_entropy(double *probability, const double *hidden, const double *weight, int32_t label, double smoothing,
                                 int64_t width, int64_t vocabulary) {

@@ -29,6 +29,11 @@ void reference_attention_backward(double *dq, double *dk, double *dv, const doub
 void reference_swiglu_forward(double *y, const double *gate, const double *up, int64_t count);
 void reference_swiglu_backward(double *dgate, double *dup, const double *dy, const double *gate, const double *up, int64_t count);
 
+void reference_gelu_forward(double *y, const double *x, int64_t count);
+void reference_gelu_backward(double *dx, const double *dy, const double *x, int64_t count);
+void reference_layer_norm_forward(double *y, const double *x, const double *weight, const double *bias, double epsilon,
+                                  int64_t rows, int64_t width);
+
 /* dhidden [tokens, width] and dweight [vocabulary, width] may be NULL. */
 void reference_linear_cross_entropy(double *nll, double *dhidden, double *dweight, const double *hidden, const double *weight,
                                     const int32_t *rows, const int32_t *labels, double smoothing, double scale, int64_t count,

@@ -171,6 +171,11 @@ static void gelu_backward(Bench *b) { check(OPS->gelu_backward(b->device, b->up,
 static void layer_norm_forward(Bench *b) {
     check(OPS->layer_norm_forward(b->device, b->dx, b->x, b->x, b->weight, b->weight, 1e-5f));
 }
+static void gelu_forward(Bench *b) { check(OPS->gelu_forward(b->device, b->up, b->gate)); }
+static void gelu_backward(Bench *b) { check(OPS->gelu_backward(b->device, b->up, b->up, b->gate)); }
+static void layer_norm_forward(Bench *b) {
+    check(OPS->layer_norm_forward(b->device, b->dx, b->x, b->x, b->weight, b->weight, 1e-5f));
+}
 static void loss(Bench *b) {
     check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, b->dx, tensor_absent(), b->x, b->head, b->rows, b->labels, 0.0f,
                                     0.01f));
@@ -247,6 +252,9 @@ static void bench_others(Bench *b) {
     report(b, "attention_cached, 16 x 512 keys", attention_cached, 4.0 * ROWS * T * H * E, 2.0 * ROWS * T * G * E * act);
     report(b, "swiglu_forward", swiglu_forward, 10 * tf, 3 * tf * act);
     report(b, "swiglu_backward", swiglu_backward, 15 * tf, 5 * tf * act);
+    report(b, "gelu_forward", gelu_forward, 25 * tf, 2 * tf * act);
+    report(b, "gelu_backward", gelu_backward, 30 * tf, 3 * tf * act);
+    report(b, "layer_norm_forward with residual", layer_norm_forward, 8 * td, 3 * td * act);
     report(b, "gelu_forward", gelu_forward, 25 * tf, 2 * tf * act);
     report(b, "gelu_backward", gelu_backward, 30 * tf, 3 * tf * act);
     report(b, "layer_norm_forward with residual", layer_norm_forward, 8 * td, 3 * td * act);
