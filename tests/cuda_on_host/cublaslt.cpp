@@ -1,3 +1,5 @@
+#include "tests/cuda_on_host/streams.h"
+
 #include <cublasLt.h>
 #include <cuda_bf16.h>
 
@@ -8,6 +10,7 @@ const char *cublasLtGetStatusString(cublasStatus_t status) {
     switch (status) {
     case CUBLAS_STATUS_SUCCESS: return "CUBLAS_STATUS_SUCCESS";
     case CUBLAS_STATUS_INVALID_VALUE: return "CUBLAS_STATUS_INVALID_VALUE";
+    case CUBLAS_STATUS_EXECUTION_FAILED: return "CUBLAS_STATUS_EXECUTION_FAILED";
     case CUBLAS_STATUS_NOT_SUPPORTED: return "CUBLAS_STATUS_NOT_SUPPORTED";
     }
     return "an unknown status";
@@ -142,28 +145,38 @@ static std::vector<float> unpack(const void *data, const cublasLtMatrixLayoutOpa
     return to;
 }
 
+/* A call whose arguments have been found good. */
+struct Product {
+    cublasLtMatmulDescOpaque_t description;
+    cublasLtMatrixLayoutOpaque_t a_layout, b_layout, layout;
+    const void *a, *b, *c;
+    void *d;
+    float alpha, beta;
+    int64_t k;
+};
+
 /* One column of the product at a time: sum[m] = op(A) column-of-op(B), in double. */
-static void multiply(const cublasLtMatmulDescOpaque_t &description, float alpha, const std::vector<float> &a,
-                     const std::vector<float> &b, float beta, const void *c, void *d, const cublasLtMatrixLayoutOpaque_t &layout,
-                     int64_t k) {
-    const int64_t m = (int64_t)layout.rows, n = (int64_t)layout.columns;
+static void multiply(const Product &p) {
+    const std::vector<float> a = unpack(p.a, p.a_layout, p.description.transpose_a != 0);
+    const std::vector<float> b = unpack(p.b, p.b_layout, p.description.transpose_b != 0);
+    const int64_t m = (int64_t)p.layout.rows, n = (int64_t)p.layout.columns;
     std::vector<double> sum((size_t)m);
     for (int64_t j = 0; j < n; ++j) {
         std::fill(sum.begin(), sum.end(), 0.0);
-        for (int64_t l = 0; l < k; ++l) {
-            const double factor = (double)b[(size_t)(l + j * k)];
+        for (int64_t l = 0; l < p.k; ++l) {
+            const double factor = (double)b[(size_t)(l + j * p.k)];
             const float *column = &a[(size_t)(l * m)];
             for (int64_t i = 0; i < m; ++i) sum[(size_t)i] += factor * (double)column[i];
         }
         for (int64_t i = 0; i < m; ++i) {
-            const int64_t at = i + j * layout.leading;
-            double value = (double)alpha * sum[(size_t)i];
-            if (beta != 0) value += (double)beta * (double)element(c, layout.type, at); /* beta = 0 does not read C */
-            if (description.epilogue == CUBLASLT_EPILOGUE_BIAS) value += (double)element(description.bias, layout.type, i);
-            if (layout.type == CUDA_R_32F)
-                ((float *)d)[at] = (float)value;
+            const int64_t at = i + j * p.layout.leading;
+            double value = (double)p.alpha * sum[(size_t)i];
+            if (p.beta != 0) value += (double)p.beta * (double)element(p.c, p.layout.type, at); /* beta = 0 does not read C */
+            if (p.description.epilogue == CUBLASLT_EPILOGUE_BIAS) value += (double)element(p.description.bias, p.layout.type, i);
+            if (p.layout.type == CUDA_R_32F)
+                ((float *)p.d)[at] = (float)value;
             else
-                ((__nv_bfloat16 *)d)[at] = __float2bfloat16_rn((float)value);
+                ((__nv_bfloat16 *)p.d)[at] = __float2bfloat16_rn((float)value);
         }
     }
 }
@@ -171,7 +184,9 @@ static void multiply(const cublasLtMatmulDescOpaque_t &description, float alpha,
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t description, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout, const void *beta,
                               const void *c, cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
-                              const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes, cudaStream_t) {
+                              const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes,
+                              cudaStream_t stream) {
+    if (host_device_call() != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
     int64_t m, n, k, fingerprint[12];
     if (!handle || !a || !b || !c || !d || !algorithm || (description->epilogue == CUBLASLT_EPILOGUE_BIAS && !description->bias))
         return CUBLAS_STATUS_INVALID_VALUE;
@@ -183,9 +198,12 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
     for (int i = 0; i < 4; ++i)
         if ((uintptr_t)addresses[i] % algorithm->alignment[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (workspace_bytes < algorithm->workspace || (uintptr_t)workspace % 256) return CUBLAS_STATUS_INVALID_VALUE;
-    if (workspace_bytes > 0) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096); /* its contents are lost */
-    const std::vector<float> left = unpack(a, *a_layout, description->transpose_a != 0);
-    const std::vector<float> right = unpack(b, *b_layout, description->transpose_b != 0);
-    multiply(*description, *(const float *)alpha, left, right, *(const float *)beta, c, d, *d_layout, k);
+    const Product product = {*description,         *a_layout, *b_layout, *d_layout, a, b, c, d, *(const float *)alpha,
+                             *(const float *)beta, k};
+    host_stream_issue(stream, [product, workspace, workspace_bytes] {
+        HostMemoryAccess access;
+        if (workspace_bytes > 0) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096); /* lost */
+        multiply(product);
+    });
     return CUBLAS_STATUS_SUCCESS;
 }

@@ -4,8 +4,7 @@
  * one run, in the chosen order, pass after pass over the block or over one warp after another, until all have returned or
  * none can go on. */
 #include "tests/cuda_on_host/fibre.h"
-
-#include <cuda_runtime.h>
+#include "tests/cuda_on_host/streams.h"
 
 #include <link.h>
 #include <stdarg.h>
@@ -65,8 +64,7 @@ static struct Launch {
     int count, running, returned, current;
     int at_barrier, predicates, predicate_result;
     Fibre scheduler;
-    void (*body)(void *);
-    void *context;
+    std::function<void()> body;
     bool failed;
 } launch;
 
@@ -74,7 +72,7 @@ int host_capability = 8;
 static int thread_order;
 static uint64_t random_state;
 static std::map<const void *, size_t> allowed_shared; /* per kernel, by cudaFuncSetAttribute */
-static cudaError_t last_error;
+static cudaError_t last_error, run_error;
 static char last_message[512];
 
 extern "C" void host_set_thread_order(int order) {
@@ -109,8 +107,9 @@ static cudaError_t report(cudaError_t error, const char *format, ...) {
 }
 
 cudaError_t cudaGetLastError() {
+    if (cudaError_t lost = host_device_call()) return lost;
     const cudaError_t error = last_error;
-    last_error = cudaSuccess;
+    last_error = run_error = cudaSuccess;
     return error;
 }
 
@@ -118,6 +117,7 @@ const char *cudaGetErrorString(cudaError_t error) {
     switch (error) {
     case cudaSuccess: return "no error";
     case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorECCUncorrectable: return "uncorrectable ECC error encountered";
     case cudaErrorInvalidConfiguration:
     case cudaErrorLaunchFailure: return last_message;
     default: return "an error that the emulation does not name";
@@ -338,7 +338,7 @@ static void thread_returned() {
 }
 
 static void thread_main() {
-    launch.body(launch.context);
+    launch.body();
     thread_returned();
     fibre_switch(&me().fibre, &launch.scheduler);
     abort();
@@ -428,12 +428,11 @@ cudaError_t host_allow_shared_memory(const void *kernel, int bytes) {
     return cudaSuccess;
 }
 
-cudaError_t host_launch(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void *), void *context) {
+static void run_launch(dim3 grid, dim3 block, size_t shared_bytes, std::function<void()> body) {
     Storage storage = {};
-    dl_iterate_phdr(find_storage, &storage);
-    if (check_launch(kernel, grid, block, shared_bytes, storage) != cudaSuccess) return last_error;
-    launch.body = body;
-    launch.context = context;
+    HostMemoryAccess access;
+    dl_iterate_phdr(find_storage, &storage); /* of the thread that happens to run it */
+    launch.body = std::move(body);
     launch.failed = false;
     blockDim = block;
     gridDim = grid;
@@ -445,7 +444,26 @@ cudaError_t host_launch(const void *kernel, dim3 grid, dim3 block, size_t shared
         poison_shared(storage, shared_bytes);
         run_block(block);
     }
-    if (!shared_guard_held(shared_bytes) && !launch.failed)
-        return report(cudaErrorLaunchFailure, "a write beyond the %zu bytes of dynamic shared memory", shared_bytes);
-    return launch.failed ? last_error : cudaSuccess;
+    if (!shared_guard_held(shared_bytes) && !launch.failed) {
+        report(cudaErrorLaunchFailure, "a write beyond the %zu bytes of dynamic shared memory", shared_bytes);
+        launch.failed = true;
+    }
+    if (launch.failed) run_error = last_error;
+}
+
+cudaError_t host_launch_error() {
+    const cudaError_t error = run_error;
+    run_error = cudaSuccess;
+    return error;
+}
+
+cudaError_t host_launch(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                        std::function<void()> body) {
+    std::lock_guard<std::recursive_mutex> lock(host_runtime_mutex());
+    if (cudaError_t lost = host_device_call()) return last_error = lost;
+    Storage storage = {};
+    dl_iterate_phdr(find_storage, &storage);
+    if (check_launch(kernel, grid, block, shared_bytes, storage) != cudaSuccess) return last_error;
+    host_stream_issue(stream, [grid, block, shared_bytes, body] { run_launch(grid, block, shared_bytes, body); });
+    return last_error;
 }

@@ -26,7 +26,8 @@ file(GLOB ON_HOST_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*
 set(ON_HOST_CUDA ${ON_HOST_KERNELS} ${ON_HOST}/self_test.cu)
 set_source_files_properties(${ON_HOST_CUDA} PROPERTIES LANGUAGE CXX)
 add_library(adamem_cuda_on_host SHARED ${ON_HOST_CUDA} ${PROJECT_SOURCE_DIR}/kernels/cuda/ops_cuda.c ${ON_HOST}/fibre.cpp
-                                       ${ON_HOST}/launch.cpp ${ON_HOST}/runtime.cpp ${ON_HOST}/cublaslt.cpp)
+                                       ${ON_HOST}/launch.cpp ${ON_HOST}/streams.cpp ${ON_HOST}/memory.cpp
+                                       ${ON_HOST}/runtime.cpp ${ON_HOST}/cublaslt.cpp)
 set_target_properties(adamem_cuda_on_host PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON)
 target_include_directories(adamem_cuda_on_host BEFORE PRIVATE ${ON_HOST}/include)
 target_compile_definitions(adamem_cuda_on_host PRIVATE ADAMEM_CUDA_ON_HOST=1 ADAMEM_CUDA_ARCHITECTURES="80-emulated")
@@ -70,6 +71,23 @@ function(adamem_on_host_program name)
   set_target_properties(${name} PROPERTIES ENABLE_EXPORTS ON LINKER_LANGUAGE C)
 endfunction()
 adamem_on_host_program(adamem_on_host ${PROJECT_SOURCE_DIR}/trainer/main.c)
+
+# The parity tests on the emulated GPU: the same goldens, the same tolerances.
+foreach(name parity steps invariance rules export)
+  set(test test_${name}_cuda_on_host)
+  set(PARITY ${PROJECT_SOURCE_DIR}/tests/parity)
+  adamem_on_host_program(${test} ${PARITY}/test_${name}.c ${PARITY}/golden.c ${PARITY}/rig.c)
+  target_compile_definitions(${test} PRIVATE PARITY_DATA="${PARITY}/data" PARITY_BACKEND="cuda")
+  target_link_libraries(${test} PRIVATE deps::cmocka)
+  add_test(NAME parity_${name}_cuda_on_host COMMAND ${test})
+  set_tests_properties(parity_${name}_cuda_on_host PROPERTIES LABELS parity TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
+endforeach()
+
+# The plan against a real step; the matmul plans of two ranks.
+adamem_on_host_program(test_plan_step_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/unit/test_plan_step.c)
+target_link_libraries(test_plan_step_cuda_on_host PRIVATE deps::cmocka)
+add_test(NAME test_plan_step_cuda_on_host COMMAND test_plan_step_cuda_on_host)
+set_tests_properties(test_plan_step_cuda_on_host PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
 
 # What the CUDA compiler reports on the kernels: needs its objects and cuobjdump.
 if(TARGET adamem_cuda)

@@ -8,6 +8,11 @@
 #include "trainer/ranks.h"
 #include "trainer/session.h"
 
+/* What computes. tests/cuda_on_host runs the same tests on the emulated GPU, whose memory is the host's: tests look into it. */
+#ifndef PARITY_BACKEND
+#define PARITY_BACKEND "cpu"
+#endif
+
 /* One per test program: MPI and a scratch directory. */
 typedef struct World {
     Ranks ranks;

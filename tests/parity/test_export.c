@@ -41,7 +41,7 @@ static void train(Trained *t, const Subject *subject) {
     char final[300];
     snprintf(final, sizeof final, "%s/final.h5", output);
     rig_open(&t->rig, subject->world, golden_path(subject->name, "adapter"), true,
-             "run = { backend = \"cpu\"; threads = 2; output_dir = \"%s\"; };"
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; output_dir = \"%s\"; };"
              "model = { path = \"%s\"; dtype = \"float32\"; trainable = [ %s ]; };"
              "data = { train = ( { path = \"%s\"; format = \"tokens\"; } ); max_zero_label_fraction = 1.0; };"
              "training = { max_steps = 6; per_device_train_batch_size = 2; learning_rate = 2e-3; };",
@@ -156,7 +156,7 @@ static void test_peft_round_trip(void **state) {
     expect_fields_of_peft(subject, output);
     expect_tensors(subject, output, t.checkpoint);
     rig_open(&loaded, subject->world, output, false,
-             "run = { backend = \"cpu\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; };",
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; };",
              golden_path(subject->name, ""));
     float *logits = rig_logits(&loaded, &t.samples, (Pass){0});
     assert_memory_equal(logits, t.logits, (size_t)t.logits_count * sizeof *logits);
@@ -197,7 +197,8 @@ static void compare_merged(const Subject *subject, const Trained *t, const char 
     assert_non_null(unmerged);
     for (int64_t i = 0; i < t->logits_count; ++i) unmerged[i] = t->logits[i];
     rig_open(&merged, subject->world, NULL, false,
-             "run = { backend = \"cpu\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; };", directory);
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; };",
+             directory);
     float *logits = rig_logits(&merged, &t->samples, (Pass){0});
     expect_below(&worst, largest_difference(logits, unmerged, t->logits_count), logits_limit, "logits");
     show_worst(&worst, logits_limit, "merged against unmerged");

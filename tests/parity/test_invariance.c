@@ -26,7 +26,7 @@ typedef struct Subject {
 /* tied_h64 with PEFT's adapter on all seven linears; A and B are not zero. */
 static void open_subject(Rig *rig, const Subject *subject, int threads) {
     rig_open(rig, subject->world, golden_path("train20", "adapter"), true,
-             "run = { backend = \"cpu\"; threads = %d; seed = 11; };"
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = %d; seed = 11; };"
              "model = { path = \"%s\"; dtype = \"%s\"; trainable = [ %s ]; };",
              threads, golden_path("tied_h64", ""), subject->dtype, subject->full ? "\".\"" : "");
     rig->options.lora.lora_dropout = subject->dropout;
@@ -159,7 +159,7 @@ static void test_zero_b_is_the_base_model(void **state) {
     for (int lora = 0; lora < 2; ++lora) {
         Rig rig;
         rig_open(&rig, subject->world, NULL, false,
-                 "run = { backend = \"cpu\"; threads = 2; }; model = { path = \"%s\"; dtype = \"%s\"; };"
+                 "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; }; model = { path = \"%s\"; dtype = \"%s\"; };"
                  "lora = { r = 4; lora_alpha = 64; target_modules = [ %s ]; };",
                  golden_path("tied_h64", ""), subject->dtype, lora ? "\"all-linear\"" : "");
         assert_int_equal(rig.session.parameters->trainable_elements > 0, lora);
@@ -232,7 +232,7 @@ static void test_label_at_position_0_never_counts(void **state) {
 
 static void open_run(Rig *rig, const Subject *subject, int micro) {
     rig_open(rig, subject->world, golden_path("train20", "adapter"), true,
-             "run = { backend = \"cpu\"; threads = 2; output_dir = \"%s\"; seed = 5; };"
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; output_dir = \"%s\"; seed = 5; };"
              "model = { path = \"%s\"; dtype = \"float32\"; };"
              "data = { train = ( { path = \"%s\"; format = \"tokens\"; } ); cache_dir = \"%s\"; };"
              "training = { max_steps = 20; global_batch_size = 8; per_device_train_batch_size = %d; learning_rate = 1e-3;"

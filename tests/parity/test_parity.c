@@ -34,7 +34,8 @@ static Safetensors *expected_of(const Subject *subject) {
 /* lora: the case's PEFT adapter is trained; full: every base tensor is. */
 static void open_subject(Rig *rig, const Subject *subject) {
     rig_open(rig, subject->world, has_adapter(subject) ? golden_path(subject->name, "adapter") : NULL, true,
-             "run = { backend = \"cpu\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; trainable = [ %s ]; };"
+             "run = { backend = \"" PARITY_BACKEND
+             "\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; trainable = [ %s ]; };"
              "data = { validation = ( { path = \"%s\"; format = \"tokens\"; } ); };",
              golden_path(subject->name, ""), has_adapter(subject) ? "" : "\".\"", golden_path(subject->name, "batch.jsonl"));
 }

@@ -30,7 +30,7 @@ static float *file_values(const Rig *rig, const Parameter *parameter) {
 static void train_some_base_tensors(World *world, const char *dtype) {
     Rig rig;
     rig_open(&rig, world, NULL, true,
-             "run = { backend = \"cpu\"; threads = 2; output_dir = \"%s\"; };"
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; output_dir = \"%s\"; };"
              "model = { path = \"%s\"; dtype = \"%s\"; trainable = [ \"mlp.down_proj.weight\", \"v_proj.bias\", "
              "\"1.input_layer\" ]; };"
              "data = { train = ( { path = \"%s\"; format = \"tokens\"; } ); };"
@@ -61,7 +61,8 @@ static void test_frozen_tensors_stay(void **state) {
 
 static void open_full(Rig *rig, World *world) {
     rig_open(rig, world, NULL, true,
-             "run = { backend = \"cpu\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; trainable = [ \".\" ]; };"
+             "run = { backend = \"" PARITY_BACKEND
+             "\"; threads = 2; }; model = { path = \"%s\"; dtype = \"float32\"; trainable = [ \".\" ]; };"
              "training = { learning_rate = 1e-3; weight_decay = 0.1; max_grad_norm = 0.0; parameter_groups = ("
              " { pattern = \"norm\"; learning_rate = 4e-3; weight_decay = 0.5; },"
              " { pattern = \"layers\\\\.0\\\\.mlp\"; learning_rate = 2e-3; weight_decay = 0.2; },"
@@ -147,7 +148,7 @@ static void test_group_without_tensor(void **state) {
     Rig rig;
     Optimizer *optimizer;
     rig_open(&rig, *state, NULL, true,
-             "run = { backend = \"cpu\"; threads = 2; }; model = { path = \"%s\"; trainable = [ \"norm\" ]; };"
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; }; model = { path = \"%s\"; trainable = [ \"norm\" ]; };"
              "training = { parameter_groups = ( { pattern = \"q_proj\"; learning_rate = 1e-3; } ); };",
              golden_path("tied_h64", ""));
     expect_error(optimizer_create(&rig.options, rig.session.parameters, rig.session.arena, &optimizer), STATUS_INVALID,
@@ -210,7 +211,7 @@ static void open_batches(Rig *rig, World *world, const char *batches) {
     make_poisoned_model(world);
     write_batches(world_path(world, "%s.jsonl", batches), batches);
     rig_open(rig, world, NULL, true,
-             "run = { backend = \"cpu\"; threads = 2; output_dir = \"%s\"; };"
+             "run = { backend = \"" PARITY_BACKEND "\"; threads = 2; output_dir = \"%s\"; };"
              "model = { path = \"%s\"; dtype = \"float32\"; }; lora = { r = 4; target_modules = [ \"all-linear\" ]; };"
              "data = { train = ( { path = \"%s\"; format = \"tokens\"; } ); shuffle = false; };"
              "training = { num_train_epochs = 1.0; global_batch_size = %d; per_device_train_batch_size = 1;"

@@ -148,7 +148,8 @@ static void test_clipping(void **state) {
 
 static void open_train20(Rig *rig, World *world, const char *output) {
     rig_open(rig, world, golden_path("train20", "adapter"), true,
-             "run = { backend = \"cpu\"; threads = 2; output_dir = \"%s\"; seed = 3001; }; model = { path = \"%s\"; dtype = "
+             "run = { backend = \"" PARITY_BACKEND
+             "\"; threads = 2; output_dir = \"%s\"; seed = 3001; }; model = { path = \"%s\"; dtype = "
              "\"float32\"; };"
              "data = { train = ( { path = \"%s\"; format = \"tokens\"; } ); shuffle = false; cache_dir = \"%s\"; };"
              "training = { max_steps = 20; global_batch_size = 4; per_device_train_batch_size = 2; learning_rate = 1e-3;"

@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <functional>
 #include <tuple>
 
 #define __global__
@@ -45,29 +46,26 @@ enum cudaError_t {
     cudaErrorNoDevice = 100,
     cudaErrorInvalidDevice = 101,
     cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorECCUncorrectable = 214,
     cudaErrorNotReady = 600,
     cudaErrorLaunchFailure = 719,
 };
 typedef struct CUstream_st *cudaStream_t;
+typedef struct CUevent_st *cudaEvent_t;
 
-/* Checks the launch and runs body(context) once per thread; cudaGetErrorString says what went wrong. */
-cudaError_t host_launch(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*body)(void *), void *context);
+/* Checks the launch and issues it to the stream (streams.h), where body() runs once per thread; cudaGetErrorString says what
+ * went wrong. */
+cudaError_t host_launch(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                        std::function<void()> body);
+cudaError_t host_launch_error(); /* once, of the last launch that failed while it ran and that nobody has heard of yet */
 
-/* kernel<<<grid, block, shared_bytes, stream>>>(arguments...); streams have no meaning here: all work is done at once. */
+/* kernel<<<grid, block, shared_bytes, stream>>>(arguments...). */
 template <typename... Parameters, typename... Arguments>
-void host_launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t,
+void host_launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                         Arguments... arguments) {
-    struct Call {
-        void (*kernel)(Parameters...);
-        std::tuple<Parameters...> arguments;
-    } call = {kernel, std::tuple<Parameters...>(static_cast<Parameters>(arguments)...)};
-    host_launch(
-        reinterpret_cast<const void *>(kernel), grid, block, shared_bytes,
-        [](void *context) {
-            Call *c = static_cast<Call *>(context);
-            std::apply(c->kernel, c->arguments);
-        },
-        &call);
+    std::tuple<Parameters...> values(static_cast<Parameters>(arguments)...);
+    host_launch(reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, stream,
+                [kernel, values] { std::apply(kernel, values); });
 }
 
 /* How threads and blocks take turns in the launches to come: 0 forward, 1 reverse, above that random, the order being the
@@ -77,7 +75,8 @@ extern "C" void host_set_thread_order(int order);
 
 /* The emulated device: 8 for an A100, 9 for an H100, which has more shared memory. */
 extern "C" void host_set_capability(int major);
-extern int host_capability;                                                                           /* 8 at first */
+size_t host_memory_bytes(); /* of the device, free or not */
+extern int host_capability; /* 8 at first */
 static inline size_t host_shared_limit() { return (size_t)(host_capability == 8 ? 163 : 227) << 10; } /* of a block */
 
 /* ---- barriers and warp operations; file and line tell whether threads meet at the same place ---- */
@@ -180,7 +179,7 @@ enum cudaDeviceAttr {
     cudaDevAttrComputeCapabilityMinor = 76,
     cudaDevAttrMaxSharedMemoryPerMultiprocessor = 81,
 };
-enum { cudaStreamNonBlocking = 1 };
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 
 struct cudaDeviceProp {
     char name[256];
@@ -210,6 +209,13 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamQuery(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags = 0);
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
+cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventDestroy(cudaEvent_t event);
+cudaError_t cudaHostAlloc(void **memory, size_t bytes, unsigned flags); /* page-locked; filled with NaN */
+cudaError_t cudaFreeHost(void *memory);
 
 cudaError_t host_allow_shared_memory(const void *kernel, int bytes);
 template <typename... Parameters> cudaError_t cudaFuncSetAttribute(void (*kernel)(Parameters...), cudaFuncAttribute, int value) {
