@@ -259,3 +259,53 @@ Status device_free_memory(Device *device, int64_t *bytes) { return device->memor
 Status device_identity(Device *device, char text[DEVICE_IDENTITY_BYTES]) {
     return device->memory->identity ? device->memory->identity(device, text) : no_stream(device);
 }
+
+/* Where nothing is asynchronous an event needs no memory; this address says that it was created. */
+static char event_that_has_come;
+
+Status device_allocate_pinned(Device *device, size_t bytes, void **out) {
+    bytes = bytes ? bytes : 1;
+    if (device->memory->allocate_pinned) return device->memory->allocate_pinned(device, bytes, out);
+    TRY_ALLOC(*out = malloc(bytes));
+    return STATUS_OK;
+}
+
+void device_release_pinned(Device *device, void *data) {
+    if (!data) return;
+    if (device->memory->release_pinned)
+        device->memory->release_pinned(device, data);
+    else
+        free(data);
+}
+
+Status device_upload_beside(Device *device, void *destination, const void *pinned, size_t bytes) {
+    if (!device->memory->upload_beside) return device_upload(device, destination, pinned, bytes);
+    return bytes ? device->memory->upload_beside(device, destination, pinned, bytes) : STATUS_OK;
+}
+
+Status device_download_later(Device *device, void *pinned, const void *source, size_t bytes) {
+    if (!device->memory->download_later) return device_download(device, pinned, source, bytes);
+    return bytes ? device->memory->download_later(device, pinned, source, bytes) : STATUS_OK;
+}
+
+Status device_event_create(Device *device, DeviceEvent **out) {
+    if (device->memory->event_create) return device->memory->event_create(device, out);
+    *out = (DeviceEvent *)&event_that_has_come;
+    return STATUS_OK;
+}
+
+void device_event_destroy(Device *device, DeviceEvent *event) {
+    if (event && device->memory->event_destroy) device->memory->event_destroy(device, event);
+}
+
+Status device_event_mark(Device *device, DeviceQueue queue, DeviceEvent *event) {
+    return device->memory->event_mark ? device->memory->event_mark(device, queue, event) : STATUS_OK;
+}
+
+Status device_queue_wait(Device *device, DeviceQueue queue, DeviceEvent *event) {
+    return device->memory->queue_wait ? device->memory->queue_wait(device, queue, event) : STATUS_OK;
+}
+
+Status device_event_wait(Device *device, DeviceEvent *event) {
+    return device->memory->event_wait ? device->memory->event_wait(device, event) : STATUS_OK;
+}

@@ -1,6 +1,7 @@
 /* A device: one GPU, or this process's CPU cores, or the planner that only counts memory.
  *
- * Work is issued in order on the device's stream; on the CPU every call has finished when it returns. */
+ * Work is issued in order on the device's stream; on the CPU every call has finished when it returns. Copies beside the work
+ * go to a second stream, and events say what must wait for what. */
 #ifndef KERNELS_DEVICE_H
 #define KERNELS_DEVICE_H
 
@@ -51,6 +52,25 @@ Status device_synchronize(Device *device);
 Status device_free_memory(Device *device, int64_t *bytes);
 /* Whether host pointers may be used as device pointers (mapped weights are then not copied). */
 bool device_is_host(const Device *device);
+
+/* Page-locked host memory, from and to which the device copies without the processor's help; plain memory on a CPU. */
+Status device_allocate_pinned(Device *device, size_t bytes, void **out);
+void device_release_pinned(Device *device, void *data);
+
+/* What the device does in order: ops and the copies above, or the uploads beside them. */
+typedef enum DeviceQueue { DEVICE_WORK, DEVICE_UPLOADS } DeviceQueue;
+/* Neither waits: source and destination in pinned memory stay untouched until an event that is marked behind has come. */
+Status device_upload_beside(Device *device, void *destination, const void *pinned, size_t bytes); /* on DEVICE_UPLOADS */
+Status device_download_later(Device *device, void *pinned, const void *source, size_t bytes);     /* on DEVICE_WORK */
+/* A place in a queue. Before it is marked for the first time it has come already. Any thread may use these, an event one
+ * thread at a time. */
+typedef struct DeviceEvent DeviceEvent;
+Status device_event_create(Device *device, DeviceEvent **out);
+void device_event_destroy(Device *device, DeviceEvent *event); /* accepts NULL */
+Status device_event_mark(Device *device, DeviceQueue queue, DeviceEvent *event);
+/* What is issued to the queue from now on waits for the event as it is marked now. */
+Status device_queue_wait(Device *device, DeviceQueue queue, DeviceEvent *event);
+Status device_event_wait(Device *device, DeviceEvent *event); /* the calling thread waits */
 
 /* For libraries that work on the device beside its ops. They fail on a device without a stream (CPU, planner). */
 #define DEVICE_IDENTITY_BYTES 64

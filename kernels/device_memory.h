@@ -20,6 +20,16 @@ struct DeviceMemory {
     Status (*synchronize)(Device *device);
     Status (*free_memory)(Device *device, int64_t *bytes);
     bool is_host; /* host pointers are device pointers */
+    /* NULL all together where nothing is asynchronous: device.c then copies at once, and events have always come. */
+    Status (*allocate_pinned)(Device *device, size_t bytes, void **out); /* bytes > 0 */
+    void (*release_pinned)(Device *device, void *data);                  /* data != NULL */
+    Status (*upload_beside)(Device *device, void *destination, const void *pinned, size_t bytes);
+    Status (*download_later)(Device *device, void *pinned, const void *source, size_t bytes);
+    Status (*event_create)(Device *device, DeviceEvent **out);
+    void (*event_destroy)(Device *device, DeviceEvent *event); /* event != NULL */
+    Status (*event_mark)(Device *device, DeviceQueue queue, DeviceEvent *event);
+    Status (*queue_wait)(Device *device, DeviceQueue queue, DeviceEvent *event);
+    Status (*event_wait)(Device *device, DeviceEvent *event);
     /* NULL where the device has no stream. */
     Status (*stream)(Device *device, void **stream);
     Status (*poll)(Device *device, bool *idle);

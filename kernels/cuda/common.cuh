@@ -27,6 +27,7 @@ struct MatmulPlans; /* matmul.cu */
 struct CudaContext {
     int ordinal; /* of the GPU among those visible to the process */
     cudaStream_t stream;
+    cudaStream_t uploads; /* beside it */
     cublasLtHandle_t blas;
     void *workspace; /* of cuBLASLt */
     size_t workspace_bytes;
@@ -59,8 +60,7 @@ static inline Status cuda_status(cudaError_t error, const char *what, const char
 #define LAUNCH_KERNEL(kernel, grid, block, shared, stream, ...)                                                                  \
     host_launch_kernel(kernel, (grid), (block), (size_t)(shared), (stream)__VA_OPT__(, ) __VA_ARGS__)
 #else
-#define LAUNCH_KERNEL(kernel, grid, block, shared, stream, ...)                                                                  \
-    kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
+#define LAUNCH_KERNEL(kernel, grid, block, shared, stream, ...) kernel<<<(grid), (block), (shared), (stream)>>>(__VA_ARGS__)
 #endif
 #define ADAMEM_LAUNCH(kernel, grid, block, shared, stream, ...)                                                                  \
     do {                                                                                                                         \

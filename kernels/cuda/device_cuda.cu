@@ -1,4 +1,4 @@
-/* The GPU as a device: opening it with messages that say what is wrong with a machine, its memory, its one stream. */
+/* The GPU as a device: opening it with messages that say what is wrong with a machine, its memory, its two streams. */
 #include "kernels/cuda/common.cuh"
 
 extern "C" {
@@ -70,10 +70,12 @@ static Status allocate_bytes(size_t bytes, void **out) {
 }
 
 static void destroy_context(CudaContext *context) {
+    if (context->uploads) (void)cudaStreamSynchronize(context->uploads);
     if (context->stream) (void)cudaStreamSynchronize(context->stream);
     if (context->blas) (void)cublasLtDestroy(context->blas);
     if (context->workspace) (void)cudaFree(context->workspace);
     if (context->stream) (void)cudaStreamDestroy(context->stream);
+    if (context->uploads) (void)cudaStreamDestroy(context->uploads);
     matmul_plans_destroy(context->plans);
     free(context);
 }
@@ -82,6 +84,7 @@ static void destroy_context(CudaContext *context) {
 static Status fill_context(CudaContext *context, const cudaDeviceProp *properties) {
     TRY(check_architecture(properties));
     TRY_CUDA(cudaStreamCreateWithFlags(&context->stream, cudaStreamNonBlocking));
+    TRY_CUDA(cudaStreamCreateWithFlags(&context->uploads, cudaStreamNonBlocking));
     cublasStatus_t result = cublasLtCreate(&context->blas);
     if (result != CUBLAS_STATUS_SUCCESS) FAIL("cublasLtCreate: %s", cublasLtGetStatusString(result));
     TRY(allocate_bytes(blas_workspace_bytes, &context->workspace));
@@ -164,6 +167,7 @@ static Status cuda_zero(Device *device, void *data, size_t bytes) {
 
 static Status cuda_synchronize(Device *device) {
     TRY(select_device(device));
+    TRY_CUDA(cudaStreamSynchronize(cuda_context(device)->uploads));
     TRY_CUDA(cudaStreamSynchronize(cuda_context(device)->stream));
     return STATUS_OK;
 }
@@ -188,17 +192,100 @@ static Status cuda_identity(Device *device, char text[DEVICE_IDENTITY_BYTES]) {
     return STATUS_OK;
 }
 
+static Status cuda_allocate_pinned(Device *device, size_t bytes, void **out) {
+    TRY(select_device(device));
+    cudaError_t error = cudaHostAlloc(out, bytes, cudaHostAllocDefault);
+    if (error == cudaErrorMemoryAllocation) {
+        (void)cudaGetLastError();
+        FAIL("out of memory: the system does not lock %.1f MiB of host memory for the GPU", (double)bytes / mebibyte);
+    }
+    return cuda_status(error, "cudaHostAlloc", __FILE__, __LINE__);
+}
+
+static void cuda_release_pinned(Device *device, void *data) {
+    (void)cudaSetDevice(cuda_context(device)->ordinal);
+    (void)cudaFreeHost(data);
+}
+
+static cudaStream_t stream_of(Device *device, DeviceQueue queue) {
+    return queue == DEVICE_WORK ? cuda_context(device)->stream : cuda_context(device)->uploads;
+}
+
+static Status cuda_upload_beside(Device *device, void *destination, const void *pinned, size_t bytes) {
+    TRY(select_device(device));
+    TRY_CUDA(cudaMemcpyAsync(destination, pinned, bytes, cudaMemcpyHostToDevice, cuda_context(device)->uploads));
+    return STATUS_OK;
+}
+
+static Status cuda_download_later(Device *device, void *pinned, const void *source, size_t bytes) {
+    TRY(select_device(device));
+    TRY_CUDA(cudaMemcpyAsync(pinned, source, bytes, cudaMemcpyDeviceToHost, cuda_context(device)->stream));
+    return STATUS_OK;
+}
+
+/* An event that was never recorded counts as come, for cudaStreamWaitEvent and cudaEventSynchronize alike. */
+static Status cuda_event_create(Device *device, DeviceEvent **out) {
+    cudaEvent_t event;
+    TRY(select_device(device));
+    TRY_CUDA(cudaEventCreateWithFlags(&event, cudaEventDisableTiming));
+    *out = (DeviceEvent *)event;
+    return STATUS_OK;
+}
+
+static void cuda_event_destroy(Device *device, DeviceEvent *event) {
+    (void)cudaSetDevice(cuda_context(device)->ordinal);
+    (void)cudaEventDestroy((cudaEvent_t)event);
+}
+
+static Status cuda_event_mark(Device *device, DeviceQueue queue, DeviceEvent *event) {
+    TRY(select_device(device));
+    TRY_CUDA(cudaEventRecord((cudaEvent_t)event, stream_of(device, queue)));
+    return STATUS_OK;
+}
+
+static Status cuda_queue_wait(Device *device, DeviceQueue queue, DeviceEvent *event) {
+    TRY(select_device(device));
+    TRY_CUDA(cudaStreamWaitEvent(stream_of(device, queue), (cudaEvent_t)event, 0));
+    return STATUS_OK;
+}
+
+static Status cuda_event_wait(Device *device, DeviceEvent *event) {
+    TRY(select_device(device));
+    TRY_CUDA(cudaEventSynchronize((cudaEvent_t)event));
+    return STATUS_OK;
+}
+
 static Status cuda_free_memory(Device *device, int64_t *bytes) {
     size_t free_bytes = 0, total = 0;
-    (void)device;
+    TRY(select_device(device));
     TRY_CUDA(cudaMemGetInfo(&free_bytes, &total));
     *bytes = (int64_t)free_bytes;
     return STATUS_OK;
 }
 
 extern "C" const DeviceMemory *device_memory_cuda(void) {
-    static const DeviceMemory memory = {cuda_open,     cuda_close, cuda_allocate, cuda_release,     cuda_upload,
-                                        cuda_download, cuda_copy,  cuda_zero,     cuda_synchronize, cuda_free_memory,
-                                        false,         cuda_stream, cuda_poll, cuda_identity};
+    static const DeviceMemory memory = {cuda_open,
+                                        cuda_close,
+                                        cuda_allocate,
+                                        cuda_release,
+                                        cuda_upload,
+                                        cuda_download,
+                                        cuda_copy,
+                                        cuda_zero,
+                                        cuda_synchronize,
+                                        cuda_free_memory,
+                                        false,
+                                        cuda_allocate_pinned,
+                                        cuda_release_pinned,
+                                        cuda_upload_beside,
+                                        cuda_download_later,
+                                        cuda_event_create,
+                                        cuda_event_destroy,
+                                        cuda_event_mark,
+                                        cuda_queue_wait,
+                                        cuda_event_wait,
+                                        cuda_stream,
+                                        cuda_poll,
+                                        cuda_identity};
     return &memory;
 }
