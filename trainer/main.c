@@ -19,6 +19,7 @@ static const Command commands[] = {
     {"prepare", command_prepare, "read, template, tokenize and truncate the data once"},
     {"train", command_train, "train adapters, or base tensors in full; --dry-run prints the plan"},
     {"evaluate", command_evaluate, "loss and perplexity of a checkpoint, an adapter or a model"},
+    {"score", command_score, "ROUGE, F1/EM, token reduction of predictions; two systems compared"},
     {"export", command_export, "a checkpoint as PEFT adapter or merged model directory"},
     {"inspect", command_inspect, "what a checkpoint, model, safetensors file or data set holds"},
     {"plot", command_plot, "loss curves of a run as SVG or PNG"},

@@ -22,6 +22,9 @@ Status command_train(int argc, char **argv);
 /* Loss and perplexity as JSON, logits as safetensors. Collective. */
 Status command_evaluate(int argc, char **argv);
 
+/* ROUGE, F1/EM and other metrics of JSON lines, or two systems against each other, as JSON. */
+Status command_score(int argc, char **argv);
+
 /* A checkpoint becomes a PEFT or a merged Hugging Face directory. */
 Status command_export(int argc, char **argv);
 
