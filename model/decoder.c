@@ -30,7 +30,10 @@ static Status attention_block(Tape *tape, const LayerRun *run, Value *normed, Va
     TRY(layer_rope(tape, heads[1], config->head_dim, run->run->cos_sin));
     AttentionShape shape = {config->num_attention_heads, config->num_key_value_heads, config->head_dim,
                             (float)(1.0 / sqrt((double)config->head_dim)), true};
-    TRY(layer_attention(tape, heads[0], heads[1], heads[2], layout, shape, &mixed));
+    if (run->run->attention)
+        TRY(run->run->attention(tape, run->run->attention_context, run->layer, heads[0], heads[1], heads[2], shape, &mixed));
+    else
+        TRY(layer_attention(tape, heads[0], heads[1], heads[2], layout, shape, &mixed));
     for (int i = 0; i < 3; ++i) tape_done(tape, heads[i]);
     const Linear *o = &layer->linears[O_PROJ];
     TRY(layer_linear_group(tape, mixed, &o, 1, layout, dropout_of(run, INPUT_OUTPUT), delta));

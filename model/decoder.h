@@ -48,11 +48,17 @@ Status decoder_initialise_lora(Decoder *decoder, uint64_t seed);
 /* LoRA pairs from a PEFT directory's adapter_model.safetensors: exactly the decoder's, or STATUS_INVALID by name. */
 Status decoder_load_lora(Decoder *decoder, const Safetensors *adapter);
 
+/* Attention of one layer: q [T,H*E], k, v [T,G*E], rotated -> out [T,H*E]. */
+typedef Status (*AttentionFunction)(Tape *tape, void *context, int64_t layer, Value *q, Value *k, Value *v, AttentionShape shape,
+                                    Value **out);
+
 /* What one forward pass is about. layout and cos_sin must stay valid until the backward pass. */
 typedef struct DecoderRun {
     const SequenceLayout *layout;
-    Tensor cos_sin;  /* [T, head_dim] F32, filled by decoder_forward */
-    Dropout dropout; /* p = 0 in evaluation; input_id is set per linear group */
+    Tensor cos_sin;              /* [T, head_dim] F32, filled by decoder_forward */
+    Dropout dropout;             /* p = 0 in evaluation; input_id is set per linear group */
+    AttentionFunction attention; /* NULL: inside each sequence of the batch; else in its place (kv_cache.h) */
+    void *attention_context;
 } DecoderRun;
 
 /* ids [T] I32 -> hidden [T,D] behind the final norm. */
