@@ -31,7 +31,7 @@ struct Generation {
     GenerationStatistics statistics;
     GenerationStep step;
     KvCache *cache;
-    Sampler **samplers; /* one per thread */
+    TokenSampler **samplers; /* one per thread */
     int sampler_count;
     Running *running; /* [batch_size] */
     int32_t *numbers; /* ids and tables of all places */
@@ -73,7 +73,7 @@ static Status create_parts(Generation *g) {
     TRY_ALLOC(g->running = calloc(places, sizeof *g->running));
     TRY_ALLOC(g->sampled = calloc(places, sizeof *g->sampled));
     TRY_ALLOC(g->samplers = calloc((size_t)g->sampler_count, sizeof *g->samplers));
-    for (int i = 0; i < g->sampler_count; ++i) TRY(sampler_create(g->decoder->config.vocab_size, &g->samplers[i]));
+    for (int i = 0; i < g->sampler_count; ++i) TRY(token_sampler_create(g->decoder->config.vocab_size, &g->samplers[i]));
     return STATUS_OK;
 }
 
@@ -99,7 +99,7 @@ Status generation_create(const Decoder *decoder, Tape *tape, const GenerationSet
 
 void generation_destroy(Generation *g) {
     if (!g) return;
-    for (int i = 0; g->samplers && i < g->sampler_count; ++i) sampler_destroy(g->samplers[i]);
+    for (int i = 0; g->samplers && i < g->sampler_count; ++i) token_sampler_destroy(g->samplers[i]);
     if (g->step.host) generation_step_free(&g->step);
     kv_cache_destroy(g->cache);
     free(g->samplers);
@@ -308,7 +308,7 @@ static void choose(Generation *g, float *logits) {
                                .seed = g->settings.seed,
                                .sample = r->request->sample,
                                .position = (uint64_t)(r->request->prompt_tokens + r->count)};
-        r->next = sampler_next(g->samplers[omp_get_thread_num()], &g->settings.sampling, &input);
+        r->next = token_sampler_next(g->samplers[omp_get_thread_num()], &g->settings.sampling, &input);
     }
 }
 

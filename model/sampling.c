@@ -11,7 +11,7 @@ typedef struct Candidate {
     double weight;
 } Candidate;
 
-struct Sampler {
+struct TokenSampler {
     int64_t vocabulary;
     double *weights;       /* [vocabulary] exp(logit - largest), 0 for what may not come */
     float *order;          /* [vocabulary] for the selection of the k-th largest */
@@ -33,8 +33,8 @@ Status sampling_check(const SamplingSettings *settings) {
     return STATUS_OK;
 }
 
-Status sampler_create(int64_t vocabulary, Sampler **out) {
-    Sampler *sampler = calloc(1, sizeof *sampler);
+Status token_sampler_create(int64_t vocabulary, TokenSampler **out) {
+    TokenSampler *sampler = calloc(1, sizeof *sampler);
     TRY_ALLOC(sampler);
     size_t count = (size_t)vocabulary;
     sampler->vocabulary = vocabulary;
@@ -43,14 +43,14 @@ Status sampler_create(int64_t vocabulary, Sampler **out) {
     sampler->candidates = malloc(count * sizeof *sampler->candidates);
     sampler->seen = calloc(count, 1);
     if (!sampler->weights || !sampler->order || !sampler->candidates || !sampler->seen) {
-        sampler_destroy(sampler);
+        token_sampler_destroy(sampler);
         FAIL("out of memory: sampling from %lld tokens", (long long)vocabulary);
     }
     *out = sampler;
     return STATUS_OK;
 }
 
-void sampler_destroy(Sampler *sampler) {
+void token_sampler_destroy(TokenSampler *sampler) {
     if (!sampler) return;
     free(sampler->weights);
     free(sampler->order);
@@ -60,7 +60,7 @@ void sampler_destroy(Sampler *sampler) {
 }
 
 /* In fp32, as Transformers: the bits of the logits decide ties. */
-static void penalise(Sampler *sampler, double penalty, const SamplingInput *input) {
+static void penalise(TokenSampler *sampler, double penalty, const SamplingInput *input) {
     float factor = (float)penalty;
     if (penalty == 1.0) return;
     for (int part = 0; part < 2; ++part)
@@ -127,7 +127,7 @@ static int by_weight(const void *a, const void *b) {
 
 /* Takes the least likely away while what is taken sums to at most 1 - top_p of the total. Those below the mean share of that
  * mass go in any case, so that only the others need sorting. */
-static void keep_top_p(Sampler *sampler, int64_t limit, double total, double top_p) {
+static void keep_top_p(TokenSampler *sampler, int64_t limit, double total, double top_p) {
     double room = (1.0 - top_p) * total, sure = room / (double)limit, taken = 0;
     int64_t count = 0;
     for (int64_t i = 0; i < limit; ++i) {
@@ -148,14 +148,14 @@ static void keep_top_p(Sampler *sampler, int64_t limit, double total, double top
     }
 }
 
-static double sum_weights(const Sampler *sampler, int64_t limit) {
+static double sum_weights(const TokenSampler *sampler, int64_t limit) {
     double total = 0;
     for (int64_t i = 0; i < limit; ++i) total += sampler->weights[i];
     return total;
 }
 
 /* Fills weights behind temperature, top-k and top-p; their sum. */
-static double fill_weights(Sampler *sampler, const SamplingSettings *settings, float *logits, int64_t limit, float largest) {
+static double fill_weights(TokenSampler *sampler, const SamplingSettings *settings, float *logits, int64_t limit, float largest) {
     float temperature = (float)settings->temperature, threshold = -INFINITY;
     for (int64_t i = 0; i < limit; ++i) logits[i] /= temperature;
     if (settings->top_k > 0 && settings->top_k < limit) {
@@ -180,7 +180,7 @@ static double draw(const SamplingInput *input) {
 }
 
 /* The id at which the running sum passes `target`; the last possible one where rounding keeps it from passing. */
-static int32_t walk(const Sampler *sampler, int64_t limit, double target) {
+static int32_t walk(const TokenSampler *sampler, int64_t limit, double target) {
     double sum = 0;
     int32_t last = -1;
     for (int64_t i = 0; i < limit; ++i) {
@@ -192,7 +192,7 @@ static int32_t walk(const Sampler *sampler, int64_t limit, double target) {
     return last;
 }
 
-int32_t sampler_next(Sampler *sampler, const SamplingSettings *settings, const SamplingInput *input) {
+int32_t token_sampler_next(TokenSampler *sampler, const SamplingSettings *settings, const SamplingInput *input) {
     float largest;
     penalise(sampler, settings->repetition_penalty, input);
     if (!largest_logit(input->logits, input->limit, &largest)) return -1;
@@ -201,7 +201,8 @@ int32_t sampler_next(Sampler *sampler, const SamplingSettings *settings, const S
     return walk(sampler, input->limit, draw(input) * total);
 }
 
-bool sampler_distribution(Sampler *sampler, const SamplingSettings *settings, const SamplingInput *input, double *probabilities) {
+bool token_sampler_distribution(TokenSampler *sampler, const SamplingSettings *settings, const SamplingInput *input,
+                                double *probabilities) {
     float largest;
     penalise(sampler, settings->repetition_penalty, input);
     if (!largest_logit(input->logits, input->limit, &largest)) return false;

@@ -21,9 +21,9 @@ SamplingSettings sampling_defaults(void);
 /* STATUS_INVALID names the setting that is out of range. */
 Status sampling_check(const SamplingSettings *settings);
 
-typedef struct Sampler Sampler; /* buffers for one vocabulary; no state between tokens; one thread at a time */
-Status sampler_create(int64_t vocabulary, Sampler **out);
-void sampler_destroy(Sampler *sampler); /* accepts NULL */
+typedef struct TokenSampler TokenSampler; /* buffers for one vocabulary; no state between tokens; one thread at a time */
+Status token_sampler_create(int64_t vocabulary, TokenSampler **out);
+void token_sampler_destroy(TokenSampler *sampler); /* accepts NULL */
 
 /* What the choice depends on besides the logits. */
 typedef struct SamplingInput {
@@ -35,8 +35,9 @@ typedef struct SamplingInput {
 } SamplingInput;
 
 /* The next token. -1: the logits are not numbers (NaN, or no finite one among those that may come). */
-int32_t sampler_next(Sampler *sampler, const SamplingSettings *settings, const SamplingInput *input);
-/* The distribution that sampler_next draws from: probabilities[vocabulary] (one 1 when greedy). False as -1 above. */
-bool sampler_distribution(Sampler *sampler, const SamplingSettings *settings, const SamplingInput *input, double *probabilities);
+int32_t token_sampler_next(TokenSampler *sampler, const SamplingSettings *settings, const SamplingInput *input);
+/* The distribution that token_sampler_next draws from: probabilities[vocabulary] (one 1 when greedy). False as -1 above. */
+bool token_sampler_distribution(TokenSampler *sampler, const SamplingSettings *settings, const SamplingInput *input,
+                                double *probabilities);
 
 #endif

@@ -20,6 +20,8 @@ static const Command commands[] = {
     {"train", command_train, "train adapters, or base tensors in full; --dry-run prints the plan"},
     {"evaluate", command_evaluate, "loss and perplexity of a checkpoint, an adapter or a model"},
     {"score", command_score, "ROUGE, F1/EM, token reduction of predictions; two systems compared"},
+    {"memory", command_memory, "session memory, its training data, and how much of it summaries state"},
+    {"generate", command_generate, "continue prompts: batch inference"},
     {"export", command_export, "a checkpoint as PEFT adapter or merged model directory"},
     {"inspect", command_inspect, "what a checkpoint, model, safetensors file or data set holds"},
     {"plot", command_plot, "loss curves of a run as SVG or PNG"},

@@ -238,6 +238,7 @@ static Status check_evaluation(const Options *options) {
 Status options_validate(const Options *options, OptionsPurpose purpose) {
     if (!options->model.path[0]) INVALID("model.path is missing: name a Hugging Face model directory");
     if (options->evaluation.input_max_length == 1) INVALID("evaluation.input_max_length must be 0 or at least 2");
+    if (purpose == OPTIONS_FOR_GENERATE) return STATUS_OK;
     if (purpose == OPTIONS_FOR_EVALUATE) {
         if (!options->data.validation.count) INVALID("data.validation is missing: ( { path = \"...\"; format = \"...\"; } )");
         return STATUS_OK;

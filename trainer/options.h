@@ -108,6 +108,7 @@ typedef enum OptionsPurpose {
     OPTIONS_FOR_PLAN,     /* train --dry-run, bench: neither run.output_dir nor data is needed */
     OPTIONS_FOR_PREPARE,  /* model.path, data.train, and a place for the cache */
     OPTIONS_FOR_EVALUATE, /* model.path and data.validation */
+    OPTIONS_FOR_GENERATE, /* model.path */
 } OptionsPurpose;
 
 /* Defaults, then the file (NULL: none), then count times "key=value". After an error there is nothing to free. */

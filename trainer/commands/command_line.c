@@ -43,6 +43,13 @@ Status command_line_count(const char *command, const char *option, const char *t
     return STATUS_OK;
 }
 
+Status command_line_number(const char *command, const char *option, const char *text, double *out) {
+    char *end;
+    *out = strtod(text, &end);
+    if (end == text || *end || *out != *out) INVALID("%s: --%s %s: expected a number", command, option, text);
+    return STATUS_OK;
+}
+
 Status config_arguments_create(int argc, ConfigArguments *out) {
     *out = (ConfigArguments){0};
     TRY_ALLOC(out->sets = calloc((size_t)argc + 8, sizeof *out->sets)); /* commands add a few of their own */

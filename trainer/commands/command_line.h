@@ -15,6 +15,9 @@ Status command_line_next(int argc, char **argv, const struct option *options, in
 /* A count given as an option's value: 0 <= value <= maximum. Errors name command and option. */
 Status command_line_count(const char *command, const char *option, const char *text, long long maximum, long long *out);
 
+/* A real number given as an option's value; whether it is sensible is for the caller to say. Errors name command and option. */
+Status command_line_number(const char *command, const char *option, const char *text, double *out);
+
 /* --config FILE and any number of --set KEY=VALUE; strings are borrowed from argv. */
 typedef struct ConfigArguments {
     const char *config;

@@ -25,6 +25,9 @@ Status command_evaluate(int argc, char **argv);
 /* ROUGE, F1/EM and other metrics of JSON lines, or two systems against each other, as JSON. */
 Status command_score(int argc, char **argv);
 
+/* Continues prompts, JSON lines to JSON lines in order. Collective. */
+Status command_generate(int argc, char **argv);
+
 /* A checkpoint becomes a PEFT or a merged Hugging Face directory. */
 Status command_export(int argc, char **argv);
 
@@ -42,5 +45,8 @@ Status command_inspect(int argc, char **argv);
 
 /* Loss, learning rate, throughput and gradient norm of a run as SVG or PNG, drawn by gnuplot. */
 Status command_plot(int argc, char **argv);
+
+/* Session memory: update, training data, slot recall. */
+Status command_memory(int argc, char **argv);
 
 #endif
