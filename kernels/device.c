@@ -210,6 +210,13 @@ Status device_open_planner(BackendKind target, int64_t memory_bytes, Device **ou
     return STATUS_OK;
 }
 
+Status device_set_attention(Device *device, AttentionEngine engine) {
+    if (device->memory->set_attention) return device->memory->set_attention(device, engine);
+    if (engine == ATTENTION_CUDNN || engine == ATTENTION_TENSOR_CORES)
+        INVALID("needs a GPU, and this run computes on %s, where auto and plain are the same", device->name);
+    return STATUS_OK;
+}
+
 void device_close(Device *device) {
     if (!device) return;
     device->memory->close(device);

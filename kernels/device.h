@@ -19,6 +19,17 @@ typedef enum BackendKind {
 typedef struct Ops Ops;
 typedef struct DeviceMemory DeviceMemory; /* allocation and copies of a backend; see device.c */
 
+/* Which implementation attention has. Each takes the calls that it can; the others go to the next in this order. */
+typedef enum AttentionEngine {
+    ATTENTION_AUTO,         /* cuDNN where it is present */
+    ATTENTION_CUDNN,        /* the same; its absence is an error */
+    ATTENTION_TENSOR_CORES, /* our flash attention: what an open GPU has until it is asked for another */
+    ATTENTION_PLAIN,        /* fp32 arithmetic; on a CPU the only one */
+} AttentionEngine;
+
+/* The passes of attention that cuDNN may run: their scratch is larger. */
+typedef enum CudnnPasses { CUDNN_NO_PASS, CUDNN_FORWARD_PASS, CUDNN_BOTH_PASSES } CudnnPasses;
+
 typedef struct Device {
     BackendKind kind;
     const Ops *ops; /* kernels/ops.h */
@@ -27,6 +38,7 @@ typedef struct Device {
     void *context;        /* of the backend; owned */
     BackendKind target;   /* whose scratch the ops take: kind, or what a planner plans for */
     int64_t memory_bytes; /* that such a GPU has, free or not; 0 on a CPU */
+    CudnnPasses cudnn;    /* set by device_set_attention; a planner's is that of what it plans for */
     char name[128];       /* "CPU (AVX-512), 2 threads", "NVIDIA H200" */
 } Device;
 
@@ -37,6 +49,9 @@ Status device_open(BackendKind kind, int local_rank, int threads, Device **out);
  * device_open(BACKEND_PLAN) plans for the CPU. */
 Status device_open_planner(BackendKind target, int64_t memory_bytes, Device **out);
 void device_close(Device *device);
+/* Says in the log when AUTO does without cuDNN, and why. STATUS_INVALID when the backend has no such engine; STATUS_FAILED
+ * when CUDNN cannot be loaded or does not know the GPU. To be called before memory is planned. */
+Status device_set_attention(Device *device, AttentionEngine engine);
 /* True when CUDA is built in and a GPU is present; otherwise *why (static) says in a line why not. */
 bool device_cuda_available(const char **why);
 

@@ -30,6 +30,7 @@ struct DeviceMemory {
     Status (*event_mark)(Device *device, DeviceQueue queue, DeviceEvent *event);
     Status (*queue_wait)(Device *device, DeviceQueue queue, DeviceEvent *event);
     Status (*event_wait)(Device *device, DeviceEvent *event);
+    Status (*set_attention)(Device *device, AttentionEngine engine); /* NULL: there is one engine only */
     /* NULL where the device has no stream. */
     Status (*stream)(Device *device, void **stream);
     Status (*poll)(Device *device, bool *idle);

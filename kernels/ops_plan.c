@@ -52,15 +52,15 @@ static Status plan_rope(Device *device, Tensor x, Tensor cos_sin, bool inverse) 
 
 static Status plan_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
                                      const SequenceLayout *layout, AttentionShape shape) {
-    (void)device, (void)scratch, (void)out, (void)lse, (void)q, (void)k, (void)v, (void)layout, (void)shape;
-    return STATUS_OK;
+    (void)out, (void)lse, (void)k, (void)v;
+    return take_scratch(scratch, scratch_attention_forward(device, q.dtype, layout, shape));
 }
 
 static Status plan_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
                                       Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
                                       AttentionShape shape) {
-    (void)dq, (void)dk, (void)dv, (void)dout, (void)out, (void)lse, (void)q, (void)k, (void)v;
-    return take_scratch(scratch, scratch_attention_backward(device, layout, shape));
+    (void)dq, (void)dk, (void)dv, (void)dout, (void)out, (void)lse, (void)k, (void)v;
+    return take_scratch(scratch, scratch_attention_backward(device, q.dtype, layout, shape));
 }
 
 static Status plan_cache_append(Device *device, Tensor cache, Tensor x, const int32_t *slots) {
@@ -81,22 +81,6 @@ static Status plan_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor 
 
 static Status plan_swiglu_backward(Device *device, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
     (void)device, (void)dgate, (void)dup, (void)dy, (void)gate, (void)up;
-    return STATUS_OK;
-}
-
-static Status plan_gelu_forward(Device *device, Tensor y, Tensor x) {
-    (void)device, (void)y, (void)x;
-    return STATUS_OK;
-}
-
-static Status plan_gelu_backward(Device *device, Tensor dx, Tensor dy, Tensor x) {
-    (void)device, (void)dx, (void)dy, (void)x;
-    return STATUS_OK;
-}
-
-static Status plan_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias,
-                                      float epsilon) {
-    (void)device, (void)y, (void)x, (void)delta, (void)weight, (void)bias, (void)epsilon;
     return STATUS_OK;
 }
 
@@ -190,9 +174,6 @@ static const Ops plan = {
     .attention_cached = plan_attention_cached,
     .swiglu_forward = plan_swiglu_forward,
     .swiglu_backward = plan_swiglu_backward,
-    .gelu_forward = plan_gelu_forward,
-    .gelu_backward = plan_gelu_backward,
-    .layer_norm_forward = plan_layer_norm_forward,
     .gelu_forward = plan_gelu_forward,
     .gelu_backward = plan_gelu_backward,
     .layer_norm_forward = plan_layer_norm_forward,

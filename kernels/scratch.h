@@ -57,10 +57,41 @@ static inline size_t scratch_rms_norm_backward(Tensor dweight, Tensor x) {
 /* Row width of fp32 scratch per head: whole vectors. */
 static inline int64_t attention_padded_dimension(int64_t head_dimension) { return (head_dimension + 15) / 16 * 16; }
 
-/* Per query head and token: the dot product dout * out; on a CPU also dq per key range, dk and dv. */
-static inline size_t scratch_attention_backward(const Device *device, const SequenceLayout *layout, AttentionShape shape) {
+/* Whether cuDNN may run a pass of attention on the device. Whether it does is seen only when it runs. */
+static inline bool attention_cudnn_may(const Device *device, DType dtype, AttentionShape shape, bool backward) {
+    return device->cudnn >= (backward ? CUDNN_BOTH_PASSES : CUDNN_FORWARD_PASS) && dtype == DTYPE_BF16 &&
+           (shape.head_dimension == 64 || shape.head_dimension == 128);
+}
+
+static inline size_t scratch_round(size_t bytes) { return (bytes + 255) / 256 * 256; }
+
+/* Workspace granted to cuDNN. Forward and in its newer backward pass it needs some ten KB. Its older backward pass keeps all
+ * scores of a batch in bf16: granted for short sequences, 1024 per row on average, and 256 MiB. Depends on the number of
+ * tokens only, so that the batch with the most tokens takes most. */
+static inline size_t scratch_attention_cudnn(const SequenceLayout *layout, AttentionShape shape, bool backward) {
+    size_t scores = (size_t)(layout->tokens * shape.query_heads) * 2048, most = (size_t)256 << 20;
+    return ((size_t)1 << 20) + (backward ? scratch_round(scores < most ? scores : most) : 0);
+}
+
+/* Statistics as cuDNN writes them, and its workspace. */
+static inline size_t scratch_attention_forward(const Device *device, DType dtype, const SequenceLayout *layout,
+                                               AttentionShape shape) {
+    if (layout->longest == 0 || !attention_cudnn_may(device, dtype, shape, false)) return 0;
+    return scratch_round((size_t)(layout->tokens * shape.query_heads) * sizeof(float)) +
+           scratch_attention_cudnn(layout, shape, false);
+}
+
+/* Per query head and token: the dot product dout * out; on a CPU also dq per key range, dk and dv; for cuDNN also the
+ * statistics, dq, and, where query heads share key heads, dk and dv of each, in four bytes. */
+static inline size_t scratch_attention_backward(const Device *device, DType dtype, const SequenceLayout *layout,
+                                                AttentionShape shape) {
     int64_t rows = layout->tokens * shape.query_heads, width = attention_padded_dimension(shape.head_dimension);
     if (layout->longest == 0) return 0;
+    if (attention_cudnn_may(device, dtype, shape, true)) {
+        size_t row = scratch_round((size_t)rows * sizeof(float));
+        size_t head = scratch_round((size_t)(rows * shape.head_dimension) * sizeof(float));
+        return 2 * row + (shape.query_heads > shape.key_heads ? 3 : 1) * head + scratch_attention_cudnn(layout, shape, true);
+    }
     if (device->target == BACKEND_CUDA) return (size_t)rows * sizeof(float);
     return (size_t)(rows * (1 + (2 + attention_key_ranges(layout->longest)) * width)) * sizeof(float);
 }
@@ -70,6 +101,15 @@ static inline size_t scratch_linear_cross_entropy(const Device *device, Tensor h
     int64_t chunk = cross_entropy_chunk(device, weight.shape[0], rows.shape[0]);
     size_t element = device->target == BACKEND_CUDA ? dtype_bytes(hidden.dtype) : sizeof(float);
     return (size_t)(chunk * weight.shape[0]) * sizeof(float) + 2 * (size_t)(chunk * hidden.shape[1]) * element;
+}
+
+/* Tokens of one partial sum of the gradient of A on a GPU: many blocks, and yet little to add up. */
+enum { LORA_TOKEN_CHUNK = 1024 };
+
+/* On a GPU the partial sums of da [chunks, R, K]. */
+static inline size_t scratch_lora_down_backward(const Device *device, Tensor da, Tensor x) {
+    int64_t chunks = (x.shape[0] + LORA_TOKEN_CHUNK - 1) / LORA_TOKEN_CHUNK;
+    return device->target == BACKEND_CUDA ? (size_t)(chunks * tensor_elements(da)) * sizeof(float) : 0;
 }
 
 static inline size_t scratch_sum_squares(Tensor x) {

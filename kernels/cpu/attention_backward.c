@@ -176,7 +176,7 @@ Status cpu_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor 
         FAIL("attention takes head dimensions up to %d, not %lld", MAX_HEAD_DIMENSION, (long long)shape.head_dimension);
     if (layout->tokens == 0) return STATUS_OK;
     void *memory;
-    TRY(arena_allocate(scratch, scratch_attention_backward(device, layout, shape), ARENA_HIGH, &memory));
+    TRY(arena_allocate(scratch, scratch_attention_backward(device, q.dtype, layout, shape), ARENA_HIGH, &memory));
     Backward b = {dq,
                   dk,
                   dv,

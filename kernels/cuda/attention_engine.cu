@@ -1,6 +1,6 @@
 /* attention_forward and attention_backward of kernels/ops.h: chooses the implementation of each call and says once which.
  *
- * The choice depends on types, shapes and addresses only, so forward, backward and a repetition of either agree. */
+ * The choice depends on the GPU, the libraries, types, shapes and addresses only, so a repetition of a call agrees. */
 #include "kernels/cuda/attention.cuh"
 
 extern "C" {
@@ -15,8 +15,8 @@ static Status check_shape(const char *op, AttentionShape shape) {
     return STATUS_OK;
 }
 
-/* Whether the tensor-core kernels take this call, else why not. They read and write 16 bytes at a time. */
-static bool tensor_cores_take(const AttentionOperands &o, const char **why) {
+/* Whether kernels take this call that read and write 16 bytes of bf16 at a time, else why not. */
+static bool wide_kernels_take(const AttentionOperands &o, const char **why) {
     *why = NULL;
     if (o.q.dtype != DTYPE_BF16)
         *why = "activations are not bf16";
@@ -29,36 +29,64 @@ static bool tensor_cores_take(const AttentionOperands &o, const char **why) {
     return !*why;
 }
 
-/* The engine of a call, said where it differs from what was said before. */
-static AttentionEngine choose_engine(CudaContext *context, const AttentionOperands &operands) {
-    const char *why = "asked for";
-    AttentionEngine engine = context->attention_forced;
-    if (engine == ATTENTION_AUTO)
-        engine = tensor_cores_take(operands, &why) ? ATTENTION_TENSOR_CORES : ATTENTION_PLAIN;
-    else if (engine == ATTENTION_TENSOR_CORES && !tensor_cores_take(operands, &why))
-        engine = ATTENTION_PLAIN;
-    if (engine != context->attention_said) {
-        context->attention_said = engine;
-        if (engine == ATTENTION_TENSOR_CORES)
-            log_info("attention: own tensor-core kernel");
-        else
-            log_info("attention: own plain kernel (%s)", why);
+/* Each engine of each pass is said once, with the reason why it is not the one before it. */
+static void say(CudaContext *context, const AttentionOperands &operands, bool backward, AttentionEngine engine, const char *why) {
+    const unsigned bit = 1u << (2 * engine + backward);
+    const char *pass = backward ? "backward" : "forward";
+    if (context->attention_said & bit) return;
+    context->attention_said |= bit;
+    if (engine == ATTENTION_CUDNN)
+        log_info("attention %s: %s", pass, attention_cudnn_name(context, operands, backward));
+    else
+        log_info("attention %s: own %s kernel%s%s%s", pass, engine == ATTENTION_PLAIN ? "plain" : "tensor-core", why ? " (" : "",
+                 why ? why : "", why ? ")" : "");
+}
+
+static AttentionEngine choose_engine(CudaContext *context, const AttentionOperands &operands, bool backward) {
+    const char *why = NULL;
+    AttentionEngine engine = ATTENTION_PLAIN;
+    if (context->attention != ATTENTION_PLAIN && wide_kernels_take(operands, &why)) {
+        engine = ATTENTION_TENSOR_CORES;
+        if (context->cudnn && attention_cudnn_takes(context, operands, backward, &why)) engine = ATTENTION_CUDNN;
     }
+    say(context, operands, backward, engine, why);
     return engine;
 }
 
-extern "C" void cuda_attention_engine(Device *device, AttentionEngine engine) { cuda_context(device)->attention_forced = engine; }
+Status cuda_set_attention(Device *device, AttentionEngine engine) {
+    CudaContext *context = cuda_context(device);
+    const bool wanted = engine == ATTENTION_AUTO || engine == ATTENTION_CUDNN;
+    attention_cudnn_close(context->cudnn);
+    context->cudnn = NULL;
+    context->attention = engine;
+    context->attention_said = 0;
+    device->cudnn = CUDNN_NO_PASS;
+    if (!wanted) return STATUS_OK;
+    Status status = attention_cudnn_open(context->ordinal, context->stream, &context->cudnn, &device->cudnn);
+    if (!status || engine == ATTENTION_CUDNN) return status;
+    log_info("attention: without cuDNN: %s", status_message(status));
+    status_free(status);
+    return STATUS_OK;
+}
 
 extern "C" Status cuda_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
                                          const SequenceLayout *layout, AttentionShape shape) {
-    (void)scratch;
     if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
     TRY(check_shape("attention_forward", shape));
     const Tensor absent = tensor_absent();
     const AttentionOperands operands = {out, lse, q, k, v, absent, absent, absent, absent, layout, shape};
     CudaContext *context = cuda_context(device);
-    if (choose_engine(context, operands) == ATTENTION_TENSOR_CORES) return attention_mma_forward(context, operands);
-    return attention_plain_forward(context, operands);
+    const size_t bytes = scratch_attention_forward(device, q.dtype, layout, shape);
+    void *memory = NULL;
+    if (bytes) TRY(arena_allocate(scratch, bytes, ARENA_HIGH, &memory));
+    Status status;
+    switch (choose_engine(context, operands, false)) {
+    case ATTENTION_CUDNN: status = attention_cudnn_forward(context, operands, memory); break;
+    case ATTENTION_TENSOR_CORES: status = attention_mma_forward(context, operands); break;
+    default: status = attention_plain_forward(context, operands); break;
+    }
+    if (memory) arena_release(scratch, memory);
+    return status;
 }
 
 extern "C" Status cuda_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout,
@@ -66,13 +94,16 @@ extern "C" Status cuda_attention_backward(Device *device, Arena *scratch, Tensor
                                           AttentionShape shape) {
     if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
     TRY(check_shape("attention_backward", shape));
-    void *delta;
-    TRY(arena_allocate(scratch, scratch_attention_backward(device, layout, shape), ARENA_HIGH, &delta));
+    void *memory;
+    TRY(arena_allocate(scratch, scratch_attention_backward(device, q.dtype, layout, shape), ARENA_HIGH, &memory));
     const AttentionOperands operands = {out, lse, q, k, v, dq, dk, dv, dout, layout, shape};
     CudaContext *context = cuda_context(device);
-    Status status = choose_engine(context, operands) == ATTENTION_TENSOR_CORES
-                        ? attention_mma_backward(context, operands, (float *)delta)
-                        : attention_plain_backward(context, operands, (float *)delta);
-    arena_release(scratch, delta);
+    Status status;
+    switch (choose_engine(context, operands, true)) {
+    case ATTENTION_CUDNN: status = attention_cudnn_backward(context, operands, memory); break;
+    case ATTENTION_TENSOR_CORES: status = attention_mma_backward(context, operands, (float *)memory); break;
+    default: status = attention_plain_backward(context, operands, (float *)memory); break;
+    }
+    arena_release(scratch, memory);
     return status;
 }

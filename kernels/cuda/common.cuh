@@ -22,7 +22,8 @@ extern "C" {
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-struct MatmulPlans; /* matmul.cu */
+struct MatmulPlans;    /* matmul.cu */
+struct CudnnAttention; /* attention_cudnn.cu */
 
 struct CudaContext {
     int ordinal; /* of the GPU among those visible to the process */
@@ -32,7 +33,9 @@ struct CudaContext {
     void *workspace; /* of cuBLASLt */
     size_t workspace_bytes;
     MatmulPlans *plans;
-    AttentionEngine attention_forced, attention_said; /* attention_engine.cu; said: AUTO while nothing was */
+    AttentionEngine attention; /* attention_engine.cu */
+    unsigned attention_said;   /* what was said of it */
+    CudnnAttention *cudnn;     /* attention_cudnn.cu; NULL while it is not used */
 };
 
 static inline CudaContext *cuda_context(Device *device) { return (CudaContext *)device->context; }
@@ -40,6 +43,10 @@ static inline CudaContext *cuda_context(Device *device) { return (CudaContext *)
 /* The matmul plans of a context: host memory only (matmul.cu). */
 Status matmul_plans_create(MatmulPlans **out);
 void matmul_plans_destroy(MatmulPlans *plans);
+
+/* device_set_attention on a GPU (attention_engine.cu), and the end of what it opened (attention_cudnn.cu; takes NULL). */
+Status cuda_set_attention(Device *device, AttentionEngine engine);
+void attention_cudnn_close(CudnnAttention *cudnn);
 
 /* The matmul of kernels/ops.h without a bias, for an `a` whose rows lie a_stride elements apart (matmul.cu). */
 Status matmul_strided(Device *device, Tensor c, Tensor a, int64_t a_stride, bool transpose_a, Tensor b, bool transpose_b,

@@ -72,6 +72,7 @@ static Status allocate_bytes(size_t bytes, void **out) {
 static void destroy_context(CudaContext *context) {
     if (context->uploads) (void)cudaStreamSynchronize(context->uploads);
     if (context->stream) (void)cudaStreamSynchronize(context->stream);
+    attention_cudnn_close(context->cudnn);
     if (context->blas) (void)cublasLtDestroy(context->blas);
     if (context->workspace) (void)cudaFree(context->workspace);
     if (context->stream) (void)cudaStreamDestroy(context->stream);
@@ -89,6 +90,7 @@ static Status fill_context(CudaContext *context, const cudaDeviceProp *propertie
     if (result != CUBLAS_STATUS_SUCCESS) FAIL("cublasLtCreate: %s", cublasLtGetStatusString(result));
     TRY(allocate_bytes(blas_workspace_bytes, &context->workspace));
     context->workspace_bytes = blas_workspace_bytes;
+    context->attention = ATTENTION_TENSOR_CORES;
     return matmul_plans_create(&context->plans);
 }
 
@@ -284,6 +286,7 @@ extern "C" const DeviceMemory *device_memory_cuda(void) {
                                         cuda_event_mark,
                                         cuda_queue_wait,
                                         cuda_event_wait,
+                                        cuda_set_attention,
                                         cuda_stream,
                                         cuda_poll,
                                         cuda_identity};

@@ -24,10 +24,6 @@ Status cuda_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor
                               const SequenceLayout *layout, AttentionShape shape);
 Status cuda_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
                                Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout, AttentionShape shape);
-/* For tests: which implementation of attention the device uses from now on, in the place of its own choice. Calls that the
- * tensor-core kernels cannot take go to the plain one whatever was asked for. */
-typedef enum AttentionEngine { ATTENTION_AUTO, ATTENTION_TENSOR_CORES, ATTENTION_PLAIN } AttentionEngine;
-void cuda_attention_engine(Device *device, AttentionEngine engine);
 Status cuda_cache_append(Device *device, Tensor cache, Tensor x, const int32_t *slots);
 Status cuda_attention_cached(Device *device, Arena *scratch, Tensor out, Tensor q, Tensor keys, Tensor values,
                              const CacheLayout *layout, AttentionShape shape);

@@ -111,7 +111,7 @@ static void bench(Device *device, const Heads *heads, int64_t tokens, int sequen
     Bench b = {.device = device};
     check(arena_create(device, (size_t)256 << 20, &b.arena));
     make_operands(&b, heads, tokens, sequences);
-    cuda_attention_engine(device, engine);
+    check(device_set_attention(device, engine));
     const double length = (double)b.layout.longest, width = (double)(heads->query_heads * heads->head_dimension);
     const double flops = 2 * length * length * width * sequences;
     const double ahead = median_seconds(&b, forward), back = median_seconds(&b, backward);

@@ -121,7 +121,7 @@ static void close_rig(Rig *rig) {
 /* Runs both passes on poisoned results; the caller frees their bytes. given: NULL, or the results whose out and lse the
  * backward pass reads, for a comparison of its own arithmetic. */
 static void run_engine(Rig *rig, AttentionEngine engine, void *const *given, void *bytes[RESULTS]) {
-    cuda_attention_engine(rig->device, engine);
+    succeeds(device_set_attention(rig->device, engine));
     rig->layout.host_offsets = rig->host_offsets; /* here, where the rig no longer moves */
     Tensor *r = rig->result;
     for (int i = 0; i < RESULTS; ++i) {
