@@ -11,6 +11,7 @@
 extern const char prompt_memory_summary[];        /* fields {previous_memory}, {recent_turns}, {active_document} */
 extern const char prompt_memory_summary_system[]; /* its system message */
 extern const char prompt_memory_rules_json[];     /* cue lists and limits of the structured memory */
+extern const char prompt_memory_targets_json[];   /* sentences of generated memory summaries */
 
 /* Reads such a file at run time, by the same rule. STATUS_INVALID names the path; NUL bytes and invalid UTF-8 are refused. */
 Status prompt_file_read(const char *path, Text *out);
