@@ -109,6 +109,7 @@ typedef struct Run {
 } Run;
 
 static Status score_file(Run *run, const char *path, const ScoreInput *input, MetricReport *report) {
+    if (!strcmp(path, "-")) path = "standard input";
     run->settings.path = path;
     TRY(metrics_compute(&run->options.metrics, &run->settings, input->examples, input->count, report));
     metric_report_warn(report, path);

@@ -4,6 +4,7 @@
 #include "io/edit_distance.h"
 
 #include <string.h>
+#include <strings.h>
 
 #define MAX_NAME 64
 
@@ -37,15 +38,17 @@ unsigned metric_list_needs(const MetricList *list) {
 }
 
 static Status find(const char *name, Metric *out) {
-    const char *names[METRIC_COUNT];
+    const char *names[METRIC_COUNT], *nearest = NULL;
     for (int i = 0; i < METRIC_COUNT; ++i) {
         names[i] = metrics[i].name;
         if (!strcmp(name, names[i])) {
             *out = (Metric)i;
             return STATUS_OK;
         }
+        if (!strcasecmp(name, names[i])) nearest = names[i];
     }
-    INVALID("unknown metric \"%s\"; the nearest is %s", name, names[nearest_name(name, names, METRIC_COUNT)]);
+    if (!nearest) nearest = names[nearest_name(name, names, METRIC_COUNT)];
+    INVALID("unknown metric \"%s\"; the nearest is %s", name, nearest);
 }
 
 Status metric_list_parse(const char *names, MetricList *out) {

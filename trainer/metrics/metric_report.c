@@ -54,6 +54,7 @@ void metric_report_warn(const MetricReport *report, const char *what) {
         log_warning("%s: %lld of %lld predictions are empty; they are scored like any other", what,
                     (long long)counts->empty_predictions, (long long)report->example_count);
     if (counts->empty_references)
-        log_warning("%s: %lld references are empty: f1 and em take them as \"there is no answer\", other metrics score 0", what,
-                    (long long)counts->empty_references);
+        log_warning(
+            "%s: %lld references are empty: to f1 and em they say that there is no answer, to other metrics they match nothing",
+            what, (long long)counts->empty_references);
 }
