@@ -137,16 +137,6 @@ struct Ops {
      * var is the mean of squares around the mean. y == x and y == delta are allowed. */
     Status (*layer_norm_forward)(Device *, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
 
-    /* y = x Phi(x), Phi the distribution function of the normal distribution: GELU with erf (Hendrycks & Gimpel 2016), any
-     * shape. In place allowed (y == x). dx = dy (Phi(x) + x phi(x)); dx == dy and dx == x are allowed. */
-    Status (*gelu_forward)(Device *, Tensor y, Tensor x);
-    Status (*gelu_backward)(Device *, Tensor dx, Tensor dy, Tensor x);
-
-    /* LayerNorm (Ba et al. 2016), with the residual addition in front, for inference: keeps no statistics, has no backward.
-     *   s[T,D] = x + delta (delta absent: x), rounded to act;  y = (s - mean(s)) / sqrt(var(s) + epsilon) * weight[D] + bias[D]
-     * var is the mean of squares around the mean. y == x and y == delta are allowed. */
-    Status (*layer_norm_forward)(Device *, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
-
     /* Cross-entropy of the language-model head at label positions only, without ever holding all logits.
      * hidden[T,D]; weight[V,D]; rows[n] I32: hidden row that predicts labels[n] I32.
      *   nll[n] F32 = logsumexp(z) - ((1-s) z_label + s mean_v z_v),  z = weight hidden[row],  s = label_smoothing.

@@ -1,7 +1,22 @@
 /* The planner's ops: none computes; each takes and gives back the scratch of the real op, so that the arena's peak is that of
  * a real step. */
+#include "kernels/matmul_shapes.h"
 #include "kernels/ops.h"
 #include "kernels/scratch.h"
+
+void planner_record_matmuls(Device *planner, MatmulFamilies *families) { planner->context = families; }
+
+/* A product of the CUDA backend, where somebody wants to know. Frozen tensors have no memory on a planner: sizes tell whether a
+ * bias is there. */
+static Status record_matmul(Device *device, Tensor c, Tensor a, int64_t a_stride, bool transpose_a, Tensor b, bool transpose_b,
+                            Tensor bias) {
+    MatmulShape shape;
+    if (!device->context || device->target != BACKEND_CUDA) return STATUS_OK;
+    /* A bias of another type than the result is added beforehand (kernels/cuda/matmul.cu). */
+    bool has_bias = tensor_elements(bias) > 0 && bias.dtype == c.dtype;
+    TRY(matmul_shape(&shape, c, a, a_stride, transpose_a, b, transpose_b, has_bias));
+    return shape.m && shape.n && shape.k ? matmul_families_add(device->context, shape) : STATUS_OK;
+}
 
 static Status take_scratch(Arena *scratch, size_t bytes) {
     if (bytes == 0) return STATUS_OK;
@@ -13,9 +28,8 @@ static Status take_scratch(Arena *scratch, size_t bytes) {
 
 static Status plan_matmul(Device *device, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b,
                           Tensor bias, float alpha, float beta) {
-    (void)device, (void)scratch, (void)c, (void)a, (void)transpose_a, (void)b, (void)transpose_b, (void)bias, (void)alpha;
-    (void)beta;
-    return STATUS_OK;
+    (void)scratch, (void)alpha, (void)beta;
+    return record_matmul(device, c, a, tensor_as_rows(a).shape[1], transpose_a, b, transpose_b, bias);
 }
 
 static Status plan_embedding_forward(Device *device, Tensor y, Tensor table, Tensor ids) {
@@ -100,9 +114,21 @@ static Status plan_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor
     return STATUS_OK;
 }
 
+/* The three products of a chunk (kernels/cuda/linear_cross_entropy.cu). The gradient of the logits lies where they lay. */
+static Status record_head(Device *device, Tensor dhidden, Tensor dweight, Tensor hidden, Tensor weight, Tensor rows) {
+    const int64_t vocabulary = weight.shape[0], n = cross_entropy_chunk(device, vocabulary, rows.shape[0]);
+    const int64_t stride = vocabulary * (int64_t)(sizeof(float) / dtype_bytes(hidden.dtype));
+    const Tensor chunk = tensor_2d(NULL, hidden.dtype, n, hidden.shape[1]), absent = tensor_absent();
+    const Tensor logits = tensor_2d(NULL, DTYPE_F32, n, vocabulary), dlogits = tensor_2d(NULL, hidden.dtype, n, vocabulary);
+    TRY(record_matmul(device, logits, chunk, hidden.shape[1], false, weight, true, absent));
+    if (dhidden.data) TRY(record_matmul(device, chunk, dlogits, stride, false, weight, false, absent));
+    return dweight.data ? record_matmul(device, dweight, dlogits, stride, true, chunk, false, absent) : STATUS_OK;
+}
+
 static Status plan_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
                                         Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale) {
-    (void)nll, (void)dhidden, (void)dweight, (void)labels, (void)label_smoothing, (void)scale;
+    (void)nll, (void)labels, (void)label_smoothing, (void)scale;
+    TRY(record_head(device, dhidden, dweight, hidden, weight, rows));
     return take_scratch(scratch, rows.shape[0] ? scratch_linear_cross_entropy(device, hidden, weight, rows) : 0);
 }
 

@@ -67,17 +67,27 @@ static Status add_layer(Decoder *decoder, TrainableRules *rules, int64_t index) 
     return STATUS_OK;
 }
 
+/* Adapters of the linears first .. end - 1 of a layer, which read the same input. */
+static Status add_stack(Decoder *decoder, int64_t index, LinearKind first, LinearKind end) {
+    LoraTarget targets[LINEAR_KINDS];
+    int count = 0;
+    int64_t in_features = 0;
+    for (LinearKind kind = first; kind < end; ++kind) {
+        if (!decoder->lora.targets[kind]) continue;
+        LoraTarget *target = &targets[count++];
+        model_config_linear(&decoder->config, kind, &target->out_features, &in_features);
+        snprintf(target->module, sizeof target->module, "model.layers.%lld.%s", (long long)index, linear_kind_modules[kind]);
+        target->lora = &decoder->layers[index].linears[kind].lora;
+    }
+    return lora_add(decoder->parameters, &decoder->lora, targets, count, in_features);
+}
+
 static Status add_adapters(Decoder *decoder) {
     for (int64_t i = 0; i < decoder->config.num_hidden_layers; ++i) {
-        for (int kind = 0; kind < LINEAR_KINDS; ++kind) {
-            if (!decoder->lora.targets[kind]) continue;
-            char module[128];
-            int64_t out_features, in_features;
-            model_config_linear(&decoder->config, (LinearKind)kind, &out_features, &in_features);
-            snprintf(module, sizeof module, "model.layers.%lld.%s", (long long)i, linear_kind_modules[kind]);
-            TRY(lora_add(decoder->parameters, &decoder->lora, module, out_features, in_features,
-                         &decoder->layers[i].linears[kind].lora));
-        }
+        TRY(add_stack(decoder, i, Q_PROJ, O_PROJ));
+        TRY(add_stack(decoder, i, O_PROJ, GATE_PROJ));
+        TRY(add_stack(decoder, i, GATE_PROJ, DOWN_PROJ));
+        TRY(add_stack(decoder, i, DOWN_PROJ, LINEAR_KINDS));
     }
     return STATUS_OK;
 }

@@ -1,49 +1,97 @@
-/* The linear group of layers.h: by far most of a training step. For Y = X W^T + s P B^T with P = dropout(X) A^T and W
- * frozen, the backward pass forms no weight gradient: Q = s dY B, dA = Q^T dropout(X), dB = s dY^T P,
- * dX = dY W + mask(Q A). dropout(X) is made again from its counter instead of being kept. */
+/* The linear group of layers.h: by far most of a training step. For Y_i = X W_i^T + s_i P_i B_i^T with P_i = dropout(X) A_i^T and
+ * W frozen, the backward pass forms no weight gradient: Q_i = s_i dY_i B_i, dA_i = Q_i^T dropout(X), dB_i = s_i dY_i^T P_i, dX =
+ * sum dY_i W_i + dropout(Q A).
+ *
+ * The A_i of a group lie side by side (model/lora.h), so P, dA and dropout(Q A) are one op each for all of its adapters, which
+ * draws the mask itself. The low-rank part of Y and of dX is written first and the wide product adds to it: a read of Y or dX in
+ * the epilogue of a product that the arithmetic bounds is free on a GPU, where a thin product that adds to Y is bounded by
+ * reading and writing Y. It also rounds the small part, and then the sum, instead of the large part and then the sum.
+ *
+ * The other form, W stored as [W | B] and the activation as [x | s P], makes Y, and (dX, dY B), one product each. At 7B shapes,
+ * T = 8192 and r = 16 the thin form adds to gate_proj one write of Y (310 MB) forward and one read of dY backward: 0.09 ms each
+ * at 3.35 TB/s beside products of 1.6 ms at 700 TFLOP/s, 6 %; the other form costs 0.5 % more arithmetic, 2 to 4 % with whole
+ * tiles, but every op that makes an activation must write wider rows, and B must be copied into W after each update. On paper it
+ * gains 2 to 4 % of a step; tests/cuda/bench_lora measures both. Until it has, the thin form is used. */
 #include "model/layers.h"
 
 #include <string.h>
 
+/* Neighbouring linears of the group whose A lie side by side. */
+typedef struct Stack {
+    LoraStack ranks;
+    int members[LINEAR_GROUP_MAX];
+    Tensor a, gradient; /* [R,K] */
+    Value *low_rank;    /* P_i, one behind the other: [T R] */
+} Stack;
+
+_Static_assert(LINEAR_GROUP_MAX <= LORA_STACK_MAX, "a group fits into a stack");
+
 typedef struct GroupState {
     const Linear *linears[LINEAR_GROUP_MAX];
-    Value *low_rank[LINEAR_GROUP_MAX]; /* P_i [T,R_i]; NULL without LoRA */
+    Stack stacks[LINEAR_GROUP_MAX];
     const SequenceLayout *layout;
     Dropout dropout;
-    int count;
+    int count, stack_count;
     bool reads_input; /* weight gradients read the input again */
 } GroupState;
 
 static bool has_trainable(const Linear *linear) {
-    return linear->weight->trainable || (linear->bias && linear->bias->trainable) ||
-           (linear->lora.a && linear->lora.a->trainable);
+    return linear->weight->trainable || (linear->bias && linear->bias->trainable) || linear->lora.a;
 }
 
-/* The input of the LoRA path: x itself, or a dropped copy in scratch (*owned, to be released by the caller). */
-static Status lora_input(Tape *tape, Tensor x, const SequenceLayout *layout, Dropout dropout, Tensor *out, void **owned) {
-    *out = x;
-    *owned = NULL;
-    if (dropout.p == 0) return STATUS_OK;
-    TRY(arena_allocate(tape_arena(tape), tensor_bytes(x), ARENA_HIGH, owned));
-    out->data = *owned;
-    return tape_ops(tape)->dropout(tape_device(tape), *out, false, x, layout, dropout);
+static bool follows(Tensor stacked, Tensor next) { return next.data == (char *)stacked.data + tensor_bytes(stacked); }
+
+static void form_stacks(GroupState *group) {
+    for (int i = 0; i < group->count; ++i) {
+        const Parameter *a = group->linears[i]->lora.a;
+        if (!a) continue;
+        Stack *stack = group->stack_count ? &group->stacks[group->stack_count - 1] : NULL;
+        if (!stack || !follows(stack->a, a->value) || !follows(stack->gradient, a->gradient)) {
+            stack = &group->stacks[group->stack_count++];
+            stack->a = a->value;
+            stack->gradient = a->gradient;
+        } else {
+            stack->a.shape[0] += a->shape[0];
+            stack->gradient.shape[0] += a->shape[0];
+        }
+        stack->members[stack->ranks.count] = i;
+        stack->ranks.ranks[stack->ranks.count++] = a->shape[0];
+    }
 }
 
-static Status forward_one(Tape *tape, Tensor x, Tensor dropped, const Linear *linear, bool needs_gradient, Value **low_rank,
-                          Value **out) {
+/* Member i's matrix [T, R_i] of P or Q. */
+static Tensor member_of(const Stack *stack, Tensor all, int i) {
+    int64_t tokens = all.shape[0] / stack->a.shape[0], begin = 0;
+    for (int k = 0; k < i; ++k) begin += stack->ranks.ranks[k];
+    return tensor_2d((char *)all.data + tokens * begin * (int64_t)dtype_bytes(all.dtype), all.dtype, tokens,
+                     stack->ranks.ranks[i]);
+}
+
+static Status low_rank_forward(Tape *tape, Value *x, GroupState *group, Stack *stack, Value **out) {
     const Ops *ops = tape_ops(tape);
     Device *device = tape_device(tape);
-    Arena *arena = tape_arena(tape);
-    TRY(tape_value(tape, x.dtype, 2, (int64_t[]){x.shape[0], linear->weight->shape[0]}, needs_gradient, out));
-    Tensor bias = linear->bias ? linear->bias->value : tensor_absent();
-    TRY(ops->matmul(device, arena, (*out)->data, x, false, linear->weight->value, true, bias, 1.0f, 0.0f));
-    *low_rank = NULL;
-    if (!linear->lora.a) return STATUS_OK;
-    const Lora *lora = &linear->lora;
-    TRY(tape_value(tape, x.dtype, 2, (int64_t[]){x.shape[0], lora->a->shape[0]}, false, low_rank));
-    TRY(ops->matmul(device, arena, (*low_rank)->data, dropped, false, lora->a->value, true, tensor_absent(), 1.0f, 0.0f));
-    return ops->matmul(device, arena, (*out)->data, (*low_rank)->data, false, lora->b->value, true, tensor_absent(), lora->scale,
-                       1.0f);
+    int64_t elements = x->data.shape[0] * stack->a.shape[0];
+    TRY(tape_value(tape, x->data.dtype, 1, &elements, false, &stack->low_rank));
+    TRY(ops->lora_down(device, stack->low_rank->data, x->data, stack->a, stack->ranks, group->layout, group->dropout));
+    for (int i = 0; i < stack->ranks.count; ++i) {
+        const Lora *lora = &group->linears[stack->members[i]]->lora;
+        TRY(ops->matmul(device, tape_arena(tape), out[stack->members[i]]->data, member_of(stack, stack->low_rank->data, i), false,
+                        lora->b->value, true, tensor_absent(), lora->scale, 0.0f));
+    }
+    return STATUS_OK;
+}
+
+static Status group_forward(Tape *tape, Value *x, GroupState *group, bool needs_gradient, Value **out) {
+    for (int i = 0; i < group->count; ++i)
+        TRY(tape_value(tape, x->data.dtype, 2, (int64_t[]){x->data.shape[0], group->linears[i]->weight->shape[0]}, needs_gradient,
+                       &out[i]));
+    for (int i = 0; i < group->stack_count; ++i) TRY(low_rank_forward(tape, x, group, &group->stacks[i], out));
+    for (int i = 0; i < group->count; ++i) {
+        const Linear *linear = group->linears[i];
+        TRY(tape_ops(tape)->matmul(tape_device(tape), tape_arena(tape), out[i]->data, x->data, false, linear->weight->value, true,
+                                   linear->bias ? linear->bias->value : tensor_absent(), 1.0f, linear->lora.a ? 1.0f : 0.0f));
+    }
+    return STATUS_OK;
 }
 
 /* dW, db of a linear that is trained in full. */
@@ -57,106 +105,81 @@ static Status base_gradients(Tape *tape, const Linear *linear, Tensor x, Tensor 
     return STATUS_OK;
 }
 
-/* dA, dB, and the LoRA part of the input's gradient, added to dx when it is wanted (dx.data not NULL). */
-static Status lora_gradients(Tape *tape, const Lora *lora, Tensor low_rank, Tensor dropped, Tensor dy, Tensor dx,
-                             bool accumulate) {
+/* Q_i and dB_i. A linear whose output got no gradient has a Q of zeros. */
+static Status member_gradients(Tape *tape, const Lora *lora, const Value *y, Tensor low_rank, Tensor q) {
     const Ops *ops = tape_ops(tape);
     Device *device = tape_device(tape);
-    Arena *arena = tape_arena(tape);
-    Tensor q = low_rank;
-    TRY(arena_allocate(arena, tensor_bytes(q), ARENA_HIGH, &q.data));
-    Status status = ops->matmul(device, arena, q, dy, false, lora->b->value, false, tensor_absent(), lora->scale, 0.0f);
-    if (!status && lora->a->trainable)
-        status = ops->matmul(device, arena, lora->a->gradient, q, true, dropped, false, tensor_absent(), 1.0f, 1.0f);
-    if (!status && lora->b->trainable)
-        status = ops->matmul(device, arena, lora->b->gradient, dy, true, low_rank, false, tensor_absent(), lora->scale, 1.0f);
-    if (!status && dx.data)
-        status = ops->matmul(device, arena, dx, q, false, lora->a->value, false, tensor_absent(), 1.0f, accumulate ? 1.0f : 0.0f);
-    arena_release(arena, q.data);
-    return status;
+    if (!y->gradient) return device_fill_zero(device, q.data, tensor_bytes(q));
+    Tensor dy = y->gradient->tensor;
+    TRY(ops->matmul(device, tape_arena(tape), q, dy, false, lora->b->value, false, tensor_absent(), lora->scale, 0.0f));
+    return ops->matmul(device, tape_arena(tape), lora->b->gradient, dy, true, low_rank, false, tensor_absent(), lora->scale,
+                       1.0f);
 }
 
-/* One linear's share of the backward pass. dx is absent when the input needs no gradient. With dropout the LoRA parts of
- * all linears are summed in masked[T,K], since they share one mask, which is applied once behind the loop. */
-static Status backward_one(Tape *tape, const GroupState *state, int i, Value *x, Value *y, Tensor dropped, Tensor dx,
-                           bool *accumulate, Tensor masked, bool *masked_written) {
-    const Linear *linear = state->linears[i];
-    if (!y->gradient) return STATUS_OK;
-    Tensor dy = y->gradient->tensor;
-    TRY(base_gradients(tape, linear, x->data, dy));
-    if (dx.data) {
-        TRY(tape_ops(tape)->matmul(tape_device(tape), tape_arena(tape), dx, dy, false, linear->weight->value, false,
-                                   tensor_absent(), 1.0f, *accumulate ? 1.0f : 0.0f));
+/* dA, dB, and the low-rank part of the input's gradient, when it is wanted (dx.data not NULL). */
+static Status stack_gradients(Tape *tape, const Node *node, const Stack *stack, Tensor dx, bool *accumulate) {
+    const GroupState *group = node->state;
+    Tensor p = stack->low_rank->data, q = p;
+    TRY(arena_allocate(tape_arena(tape), tensor_bytes(q), ARENA_HIGH, &q.data));
+    Status status = STATUS_OK;
+    bool any = false;
+    for (int i = 0; i < stack->ranks.count && !status; ++i) {
+        const Value *y = node->outputs[stack->members[i]];
+        any |= y->gradient != NULL;
+        status =
+            member_gradients(tape, &group->linears[stack->members[i]]->lora, y, member_of(stack, p, i), member_of(stack, q, i));
+    }
+    if (any && !status) {
+        status = tape_ops(tape)->lora_down_backward(tape_device(tape), tape_arena(tape), stack->gradient, dx, *accumulate, q,
+                                                    node->inputs[0]->data, stack->a, stack->ranks, group->layout, group->dropout);
         *accumulate = true;
     }
-    if (!linear->lora.a) return STATUS_OK;
-    Tensor target = masked.data ? masked : dx;
-    TRY(lora_gradients(tape, &linear->lora, state->low_rank[i]->data, dropped, dy, target,
-                       masked.data ? *masked_written : *accumulate));
-    if (masked.data) *masked_written = true;
-    return STATUS_OK;
-}
-
-static bool group_has_lora(const GroupState *state) {
-    for (int i = 0; i < state->count; ++i)
-        if (state->linears[i]->lora.a) return true;
-    return false;
+    arena_release(tape_arena(tape), q.data);
+    return status;
 }
 
 static Status linear_group_backward(Tape *tape, Node *node) {
-    const GroupState *state = node->state;
+    const GroupState *group = node->state;
     Value *x = node->inputs[0];
-    void *owned = NULL;
-    bool accumulate = false, masked_written = false;
-    Status status = STATUS_OK;
-    if (state->reads_input) TRY(tape_require(tape, x));
-    Tensor dx = tensor_absent(), masked = tensor_absent(), dropped = x->data;
-    if (state->reads_input && group_has_lora(state))
-        TRY(lora_input(tape, x->data, state->layout, state->dropout, &dropped, &owned));
-    if (x->needs_gradient) TRY_GOTO(tape_gradient(tape, x, &dx, &accumulate), done);
-    if (state->dropout.p > 0 && group_has_lora(state) && dx.data) {
-        masked = dx;
-        masked.data = NULL;
-        TRY_GOTO(arena_allocate(tape_arena(tape), tensor_bytes(masked), ARENA_HIGH, &masked.data), done);
+    Tensor dx = tensor_absent();
+    bool accumulate = false;
+    if (group->reads_input) TRY(tape_require(tape, x));
+    if (x->needs_gradient) TRY(tape_gradient(tape, x, &dx, &accumulate));
+    for (int i = 0; i < group->stack_count; ++i) TRY(stack_gradients(tape, node, &group->stacks[i], dx, &accumulate));
+    for (int i = 0; i < group->count; ++i) {
+        if (!node->outputs[i]->gradient) continue;
+        Tensor dy = node->outputs[i]->gradient->tensor;
+        TRY(base_gradients(tape, group->linears[i], x->data, dy));
+        if (!dx.data) continue;
+        TRY(tape_ops(tape)->matmul(tape_device(tape), tape_arena(tape), dx, dy, false, group->linears[i]->weight->value, false,
+                                   tensor_absent(), 1.0f, accumulate ? 1.0f : 0.0f));
+        accumulate = true;
     }
-    for (int i = 0; i < state->count; ++i)
-        TRY_GOTO(backward_one(tape, state, i, x, node->outputs[i], dropped, dx, &accumulate, masked, &masked_written), done);
-    if (masked_written) status = tape_ops(tape)->dropout(tape_device(tape), dx, true, masked, state->layout, state->dropout);
-done:
-    arena_release(tape_arena(tape), masked.data);
-    arena_release(tape_arena(tape), owned);
-    return status;
+    return STATUS_OK;
+}
+
+static Status record_group(Tape *tape, Value *x, const GroupState *group, Value **out) {
+    Node node = {.backward = linear_group_backward, .inputs = {x}, .input_count = 1, .output_count = group->count};
+    Value *save[LINEAR_GROUP_MAX + 1];
+    int save_count = 0;
+    if (group->reads_input) save[save_count++] = x; /* the input is read again only for weight gradients */
+    for (int i = 0; i < group->count; ++i) node.outputs[i] = out[i];
+    for (int i = 0; i < group->stack_count; ++i) save[save_count++] = group->stacks[i].low_rank;
+    TRY(tape_host_allocate(tape, sizeof *group, &node.state));
+    memcpy(node.state, group, sizeof *group);
+    TRY(tape_record(tape, node, save, save_count));
+    for (int i = 0; i < group->stack_count; ++i) tape_done(tape, group->stacks[i].low_rank);
+    return STATUS_OK;
 }
 
 Status layer_linear_group(Tape *tape, Value *x, const Linear *const *linears, int count, const SequenceLayout *layout,
                           Dropout dropout, Value **out) {
     GroupState group = {.layout = layout, .dropout = dropout, .count = count};
-    bool any_trainable = false;
     for (int i = 0; i < count; ++i) {
         group.linears[i] = linears[i];
-        any_trainable |= has_trainable(linears[i]);
+        group.reads_input |= has_trainable(linears[i]);
     }
-    group.reads_input = any_trainable;
-    bool needs = x->needs_gradient || any_trainable;
-    Tensor dropped = x->data;
-    void *owned = NULL;
-    if (group_has_lora(&group)) TRY(lora_input(tape, x->data, layout, dropout, &dropped, &owned));
-    Status status = STATUS_OK;
-    for (int i = 0; i < count && !status; ++i)
-        status = forward_one(tape, x->data, dropped, linears[i], needs, &group.low_rank[i], &out[i]);
-    arena_release(tape_arena(tape), owned);
-    TRY(status);
-    Node node = {.backward = linear_group_backward, .inputs = {x}, .input_count = 1, .output_count = count};
-    Value *save[LINEAR_GROUP_MAX + 1];
-    int save_count = 0;
-    if (any_trainable) save[save_count++] = x; /* the input is read again only for weight gradients */
-    for (int i = 0; i < count; ++i) {
-        node.outputs[i] = out[i];
-        if (group.low_rank[i]) save[save_count++] = group.low_rank[i];
-    }
-    TRY(tape_host_allocate(tape, sizeof group, &node.state));
-    memcpy(node.state, &group, sizeof group);
-    TRY(tape_record(tape, node, save, save_count));
-    for (int i = 0; i < count; ++i) tape_done(tape, group.low_rank[i]);
-    return STATUS_OK;
+    form_stacks(&group);
+    TRY(group_forward(tape, x, &group, x->needs_gradient || group.reads_input, out));
+    return record_group(tape, x, &group, out);
 }

@@ -65,17 +65,27 @@ Status lora_parameter_count(const ModelConfig *config, const LoraSettings *setti
     return STATUS_OK;
 }
 
-Status lora_add(Parameters *parameters, const LoraSettings *settings, const char *module, int64_t out_features,
-                int64_t in_features, Lora *out) {
-    int64_t r;
-    double alpha;
-    TRY(lora_rank(settings, module, &r, &alpha));
+static Status add_matrix(Parameters *parameters, const char *module, const char *which, int64_t rows, int64_t columns,
+                         bool joined, Parameter **out) {
     char name[256];
-    snprintf(name, sizeof name, "base_model.model.%s.lora_A.weight", module);
-    TRY(parameters_add(parameters, name, 2, (int64_t[]){r, in_features}, true, true, &out->a));
-    snprintf(name, sizeof name, "base_model.model.%s.lora_B.weight", module);
-    TRY(parameters_add(parameters, name, 2, (int64_t[]){out_features, r}, true, true, &out->b));
-    out->scale = lora_scale(settings, r, alpha);
+    snprintf(name, sizeof name, "base_model.model.%s.%s.weight", module, which);
+    return joined ? parameters_add_joined(parameters, name, rows, columns, true, out)
+                  : parameters_add(parameters, name, 2, (int64_t[]){rows, columns}, true, true, out);
+}
+
+Status lora_add(Parameters *parameters, const LoraSettings *settings, const LoraTarget *targets, int count, int64_t in_features) {
+    for (int i = 0; i < count; ++i) {
+        int64_t r;
+        double alpha;
+        Lora *lora = targets[i].lora;
+        TRY(lora_rank(settings, targets[i].module, &r, &alpha));
+        lora->scale = lora_scale(settings, r, alpha);
+        TRY(add_matrix(parameters, targets[i].module, "lora_A", r, in_features, i > 0, &lora->a));
+    }
+    for (int i = 0; i < count; ++i) {
+        Lora *lora = targets[i].lora;
+        TRY(add_matrix(parameters, targets[i].module, "lora_B", targets[i].out_features, lora->a->shape[0], false, &lora->b));
+    }
     return STATUS_OK;
 }
 

@@ -32,9 +32,15 @@ Status lora_rank(const LoraSettings *settings, const char *module, int64_t *r, d
 float lora_scale(const LoraSettings *settings, int64_t r, double alpha);
 /* Sum over targets and layers of r (in + out). */
 Status lora_parameter_count(const ModelConfig *config, const LoraSettings *settings, int64_t *out);
-/* Adds base_model.model.MODULE.lora_A.weight [R,K] and .lora_B.weight [N,R], trainable. */
-Status lora_add(Parameters *parameters, const LoraSettings *settings, const char *module, int64_t out_features,
-                int64_t in_features, Lora *out);
+/* One linear that gets an adapter. */
+typedef struct LoraTarget {
+    char module[128]; /* "model.layers.0.self_attn.q_proj" */
+    int64_t out_features;
+    Lora *lora; /* filled */
+} LoraTarget;
+/* Adds base_model.model.MODULE.lora_A.weight [R,K] and .lora_B.weight [N,R], trainable, of linears that read the same input of
+ * in_features = K. Their A lie side by side in the parameters' flat arrays: layer_linear_group takes them as one matrix. */
+Status lora_add(Parameters *parameters, const LoraSettings *settings, const LoraTarget *targets, int count, int64_t in_features);
 /* A: uniform(-1/sqrt(K), 1/sqrt(K)) from (seed, name), independent of the order of modules; B: zero. */
 Status lora_initialise(Parameters *parameters, const Lora *lora, uint64_t seed);
 /* LoRA targets: "all-linear" or names of the seven linears. STATUS_INVALID names the wrong one. */

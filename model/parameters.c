@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Views start on 64-element boundaries: 256 bytes of fp32, 128 of bf16, enough for every vector load. */
+/* Views that are not joined start on 64-element boundaries: 256 bytes of fp32, 128 of bf16, enough for every vector load. */
 #define VIEW_ALIGNMENT 64
 
 Status parameters_create(Device *device, DType dtype, Parameters **out) {
@@ -41,8 +41,14 @@ static Tensor shaped(const Parameter *parameter, void *data, DType dtype) {
                                       : tensor_1d(data, dtype, parameter->shape[0]);
 }
 
-Status parameters_add(Parameters *p, const char *name, int dimensions, const int64_t *shape, bool trainable, bool decay,
-                      Parameter **out) {
+static void place(Parameters *p, Parameter *parameter, bool joined) {
+    parameter->offset = joined ? p->flat_end : p->flat_elements;
+    p->flat_end = parameter->offset + parameter_elements(parameter);
+    p->flat_elements = (p->flat_end + VIEW_ALIGNMENT - 1) / VIEW_ALIGNMENT * VIEW_ALIGNMENT;
+}
+
+static Status add(Parameters *p, const char *name, int dimensions, const int64_t *shape, bool trainable, bool decay, bool joined,
+                  Parameter **out) {
     if (parameters_find(p, name)) INVALID("tensor %s is defined twice", name);
     if (p->count == p->capacity) {
         int64_t capacity = p->capacity ? 2 * p->capacity : 64;
@@ -67,8 +73,7 @@ Status parameters_add(Parameters *p, const char *name, int dimensions, const int
     parameter->master = parameter->gradient = parameter->exp_avg = parameter->exp_avg_sq = tensor_absent();
     int64_t elements = parameter_elements(parameter);
     if (trainable) {
-        parameter->offset = p->flat_elements;
-        p->flat_elements += (elements + VIEW_ALIGNMENT - 1) / VIEW_ALIGNMENT * VIEW_ALIGNMENT;
+        place(p, parameter, joined);
         p->trainable_elements += elements;
     } else {
         p->frozen_elements += elements;
@@ -76,6 +81,15 @@ Status parameters_add(Parameters *p, const char *name, int dimensions, const int
     p->items[p->count++] = parameter;
     *out = parameter;
     return STATUS_OK;
+}
+
+Status parameters_add(Parameters *p, const char *name, int dimensions, const int64_t *shape, bool trainable, bool decay,
+                      Parameter **out) {
+    return add(p, name, dimensions, shape, trainable, decay, false, out);
+}
+
+Status parameters_add_joined(Parameters *p, const char *name, int64_t rows, int64_t columns, bool decay, Parameter **out) {
+    return add(p, name, 2, (int64_t[]){rows, columns}, true, decay, true, out);
 }
 
 static Status allocate_flat(Parameters *p, DType dtype, Tensor *out) {

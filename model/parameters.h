@@ -32,6 +32,7 @@ typedef struct Parameters {
     Parameter **items;
     int64_t count, capacity;
     int64_t flat_elements; /* length of the flat arrays, gaps of alignment included */
+    int64_t flat_end;      /* of the last view */
     int64_t trainable_elements, frozen_elements;
     Tensor master, gradient, exp_avg, exp_avg_sq; /* [flat_elements] F32 */
     Tensor values;                                /* [flat_elements] BF16, absent in fp32 runs */
@@ -43,6 +44,10 @@ void parameters_destroy(Parameters *parameters);
 /* name is copied. Duplicate names are an error. *out stays valid until destroy. */
 Status parameters_add(Parameters *parameters, const char *name, int dimensions, const int64_t *shape, bool trainable, bool decay,
                       Parameter **out);
+/* As parameters_add of a trainable matrix, with views that begin where those of the trainable tensor added before end, without a
+ * gap: matrices of equal width added so can be used as one. */
+Status parameters_add_joined(Parameters *parameters, const char *name, int64_t rows, int64_t columns, bool decay,
+                             Parameter **out);
 /* Allocates the flat arrays, zeroed, and makes the views. moments: false for evaluation. */
 Status parameters_allocate(Parameters *parameters, bool moments);
 Parameter *parameters_find(const Parameters *parameters, const char *name); /* NULL when absent */

@@ -21,9 +21,6 @@
 #define cpu_gelu_forward           CPU_NAME(cpu_gelu_forward)
 #define cpu_gelu_backward          CPU_NAME(cpu_gelu_backward)
 #define cpu_layer_norm_forward     CPU_NAME(cpu_layer_norm_forward)
-#define cpu_gelu_forward           CPU_NAME(cpu_gelu_forward)
-#define cpu_gelu_backward          CPU_NAME(cpu_gelu_backward)
-#define cpu_layer_norm_forward     CPU_NAME(cpu_layer_norm_forward)
 #define cpu_linear_cross_entropy   CPU_NAME(cpu_linear_cross_entropy)
 #define cpu_dropout                CPU_NAME(cpu_dropout)
 #define cpu_lora_down              CPU_NAME(cpu_lora_down)
@@ -54,9 +51,6 @@ Status cpu_attention_cached(Device *, Arena *scratch, Tensor out, Tensor q, Tens
                             AttentionShape shape);
 Status cpu_swiglu_forward(Device *, Tensor y, Tensor gate, Tensor up);
 Status cpu_swiglu_backward(Device *, Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
-Status cpu_gelu_forward(Device *, Tensor y, Tensor x);
-Status cpu_gelu_backward(Device *, Tensor dx, Tensor dy, Tensor x);
-Status cpu_layer_norm_forward(Device *, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
 Status cpu_gelu_forward(Device *, Tensor y, Tensor x);
 Status cpu_gelu_backward(Device *, Tensor dx, Tensor dy, Tensor x);
 Status cpu_layer_norm_forward(Device *, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);

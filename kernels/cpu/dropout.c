@@ -1,54 +1,5 @@
 #include "kernels/cpu/cpu_ops.h"
-#include "kernels/cpu/vector.h"
-
-#include <math.h>
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
-
-/* Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"). */
-enum { PHILOX_ROUNDS = 10, CHANNELS_PER_CALL = 8 };
-
-typedef struct MaskKey {
-    uint32_t key0, key1, threshold;
-    float scale;
-} MaskKey;
-
-/* One call per 64-bit lane: a 32-bit word in the lower half, anything in the upper. */
-enum { CALLS = LANES / 2, GROUP = 8 * CALLS, SPAN = CHANNELS_PER_CALL * GROUP };
-typedef uint64_t Words __attribute__((vector_size(CALLS * 8)));
-
-/* Full product of the lower halves. The compiler does not find this instruction by itself. */
-ALWAYS_INLINE Words multiply_words(Words a, uint32_t b) {
-#if defined(__AVX512F__)
-    return (Words)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64(b));
-#elif defined(__AVX2__)
-    return (Words)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x(b));
-#else
-    return (a & 0xffffffffu) * b;
-#endif
-}
-
-/* The mask bits of the calls first .. first + CALLS - 1, 128 each. On a little-endian machine the 16-bit pieces of the stored
- * words lie in channel order. */
-ALWAYS_INLINE void draw_calls(uint64_t *bits, MaskKey key, uint32_t first, uint32_t position, uint32_t sample, uint32_t step) {
-    Words c0, c1 = (Words){0} + position, c2 = (Words){0} + sample, c3 = (Words){0} + step;
-    for (uint32_t g = 0; g < CALLS; ++g) c0[g] = first + g;
-    uint32_t k0 = key.key0, k1 = key.key1;
-#pragma GCC unroll 10
-    for (int round = 0; round < PHILOX_ROUNDS; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
-        Words p0 = multiply_words(c0, 0xD2511F53u), p1 = multiply_words(c2, 0xCD9E8D57u);
-        c0 = (p1 >> 32) ^ c1 ^ k0;
-        c2 = (p0 >> 32) ^ c3 ^ k1;
-        c1 = p1;
-        c3 = p0;
-    }
-    Words low = (c0 & 0xffffffffu) | (c1 << 32), high = (c2 & 0xffffffffu) | (c3 << 32);
-    for (int g = 0; g < CALLS; ++g) {
-        bits[2 * g] = low[g];
-        bits[2 * g + 1] = high[g];
-    }
-}
+#include "kernels/cpu/mask.h"
 
 /* Selection, not multiplication by a mask: a dropped infinity is zero. */
 ALWAYS_INLINE void apply(bool bf16, void *y, bool accumulate, const void *x, const uint16_t *pieces, MaskKey key, int64_t count) {
@@ -66,13 +17,10 @@ ALWAYS_INLINE void apply(bool bf16, void *y, bool accumulate, const void *x, con
 }
 
 static void dropout_row(bool bf16, void *y, bool accumulate, const void *x, int64_t width, MaskKey key, uint32_t position,
-                        uint32_t sample, uint32_t step) {
+                        uint32_t sample) {
     for (int64_t c = 0; c < width; c += SPAN) {
-        uint64_t bits[2 * GROUP];
         uint16_t pieces[SPAN];
-        for (int g = 0; g < GROUP; g += CALLS)
-            draw_calls(bits + 2 * g, key, (uint32_t)(c / CHANNELS_PER_CALL) + (uint32_t)g, position, sample, step);
-        memcpy(pieces, bits, sizeof pieces);
+        mask_span(pieces, key, c, position, sample);
         int64_t count = width - c < SPAN ? width - c : SPAN;
         BY_STORAGE(bf16, apply, element_at_mutable(bf16, y, c), accumulate, element_at(bf16, x, c), pieces, key, count);
     }
@@ -81,12 +29,10 @@ static void dropout_row(bool bf16, void *y, bool accumulate, const void *x, int6
 Status cpu_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout) {
     int64_t tokens = x.shape[0], width = x.shape[1];
     bool bf16 = x.dtype == DTYPE_BF16;
-    uint32_t threshold = (uint32_t)lroundf(dropout.p * 65536.0f);
-    MaskKey key = {(uint32_t)dropout.seed, (uint32_t)(dropout.seed >> 32) ^ dropout.input_id, threshold,
-                   threshold < 65536u ? 65536.0f / (float)(65536u - threshold) : 0.0f};
+    MaskKey key = mask_key(dropout);
 #pragma omp parallel for schedule(static) num_threads(device->threads)
     for (int64_t t = 0; t < tokens; ++t)
         dropout_row(bf16, element_at_mutable(bf16, y.data, t * width), accumulate, element_at(bf16, x.data, t * width), width,
-                    key, (uint32_t)layout->positions[t], (uint32_t)layout->sample_of_token[t], dropout.step);
+                    key, (uint32_t)layout->positions[t], (uint32_t)layout->sample_of_token[t]);
     return STATUS_OK;
 }

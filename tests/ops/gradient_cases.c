@@ -249,12 +249,45 @@ static void rope_differences(Run *run, const Shape *s, DType act) {
     free(c.cos_sin);
 }
 
+typedef struct LoraContext {
+    Value x, a, q;
+    double *p;
+    LoraStack stack;
+    const SequenceLayout *layout;
+    Dropout dropout;
+    int64_t width;
+} LoraContext;
+
+static double lora_objective(const void *context) {
+    const LoraContext *c = context;
+    reference_lora_down(c->p, c->x.host, c->a.host, c->stack, c->layout, c->dropout, c->width);
+    return dot(c->p, c->q.host, tensor_elements(c->q.tensor));
+}
+
+static void lora_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t t = shape_tokens(s), w = s->width, rank = 2 * s->rank + 3;
+    LoraContext c = {run_random(run, act, SHAPE2(t, w), 1.0),
+                     run_random(run, act, SHAPE2(rank, w), 1.0),
+                     run_random(run, act, SHAPE2(t, rank), 1.0),
+                     calloc((size_t)(t * rank), 8),
+                     {3, {s->rank, 3, s->rank}},
+                     &run->layout,
+                     {.p = 0.2f, .seed = 5, .step = 1, .input_id = 2},
+                     w};
+    double *zeros = calloc((size_t)(rank * w), 8);
+    Value dx = run_poisoned(run, act, SHAPE2(t, w)), da = run_values(run, DTYPE_F32, SHAPE2(rank, w), zeros);
+    run_succeeds(run, run->device->ops->lora_down_backward(run->device, run->arena, da.tensor, dx.tensor, false, c.q.tensor,
+                                                           c.x.tensor, c.a.tensor, c.stack, c.layout, c.dropout));
+    check_gradient(run, lora_objective, &c, c.x, dx.tensor, "dx");
+    check_gradient(run, lora_objective, &c, c.a, da.tensor, "da");
+    free(c.p);
+    free(zeros);
+}
+
 const OpCase gradient_cases[] = {
-    {"rms_norm by differences", rms_norm_differences, false},
-    {"attention by differences", attention_differences, false},
-    {"swiglu by differences", swiglu_differences, false},
-    {"linear_cross_entropy by differences", loss_differences, false},
-    {"rope by differences", rope_differences, false},
-    {"gelu by differences", gelu_differences, false},
-    {NULL, NULL, false},
+    {"rms_norm by differences", rms_norm_differences, false}, {"attention by differences", attention_differences, false},
+    {"swiglu by differences", swiglu_differences, false},     {"linear_cross_entropy by differences", loss_differences, false},
+    {"rope by differences", rope_differences, false},         {"lora_down_backward by differences", lora_differences, false},
+    {"gelu by differences", gelu_differences, false},         {NULL, NULL, false},
 };

@@ -114,6 +114,7 @@ int run_op_plan(const OpTestPlan *plan) {
     static struct CMUnitTest tests[MAX_CASES];
     const Parameter common = {.plan = plan, .devices = devices, .cpu = cpu};
     int count = add_cases(parameters, 0, linear_cases, common);
+    count = add_cases(parameters, count, lora_cases, common);
     count = add_cases(parameters, count, network_cases, common);
     count = add_cases(parameters, count, training_cases, common);
     count = add_cases(parameters, count, gradient_cases, common);

@@ -231,6 +231,48 @@ bool reference_dropout_keeps(const SequenceLayout *layout, Dropout dropout, int6
     return bits >= (uint32_t)lround((double)dropout.p * 65536);
 }
 
+/* What dropout multiplies the channels of a token by. */
+static void factors_of(double *factor, const SequenceLayout *layout, Dropout dropout, int64_t token, int64_t width) {
+    double scale = 65536.0 / (65536.0 - (double)lround((double)dropout.p * 65536));
+    for (int64_t c = 0; c < width; ++c) factor[c] = reference_dropout_keeps(layout, dropout, token, c) ? scale : 0.0;
+}
+
+void reference_lora_down(double *p, const double *x, const double *a, LoraStack stack, const SequenceLayout *layout,
+                         Dropout dropout, int64_t width) {
+    double *factor = calloc((size_t)width + 1, sizeof *factor);
+    for (int64_t t = 0; t < layout->tokens; ++t) {
+        const double *row = a;
+        double *matrix = p;
+        factors_of(factor, layout, dropout, t, width);
+        for (int i = 0; i < stack.count; matrix += layout->tokens * stack.ranks[i++])
+            for (int64_t r = 0; r < stack.ranks[i]; ++r, row += width) {
+                double sum = 0;
+                for (int64_t c = 0; c < width; ++c)
+                    if (factor[c] != 0) sum += factor[c] * x[t * width + c] * row[c];
+                matrix[t * stack.ranks[i] + r] = sum;
+            }
+    }
+    free(factor);
+}
+
+void reference_lora_down_backward(double *da, double *dx, const double *q, const double *x, const double *a, LoraStack stack,
+                                  const SequenceLayout *layout, Dropout dropout, int64_t width) {
+    double *factor = calloc((size_t)width + 1, sizeof *factor);
+    for (int64_t t = 0; t < layout->tokens; ++t) {
+        const double *matrix = q;
+        int64_t row = 0;
+        factors_of(factor, layout, dropout, t, width);
+        for (int i = 0; i < stack.count; matrix += layout->tokens * stack.ranks[i++])
+            for (int64_t r = 0; r < stack.ranks[i]; ++r, row += width)
+                for (int64_t c = 0; c < width; ++c) {
+                    double upstream = matrix[t * stack.ranks[i] + r] * factor[c];
+                    da[row + c] += upstream * x[t * width + c];
+                    dx[t * width + c] += upstream * a[row + c];
+                }
+    }
+    free(factor);
+}
+
 void reference_adamw(double *parameter, double *exp_avg, double *exp_avg_sq, const double *gradient, AdamWSettings s,
                      int64_t count) {
     double correction1 = 1 - pow(s.beta1, (double)s.update), correction2 = 1 - pow(s.beta2, (double)s.update);

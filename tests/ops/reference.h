@@ -39,6 +39,12 @@ void reference_linear_cross_entropy(double *nll, double *dhidden, double *dweigh
                                     const int32_t *rows, const int32_t *labels, double smoothing, double scale, int64_t count,
                                     int64_t tokens, int64_t width, int64_t vocabulary);
 
+/* p as kernels/ops.h lays out a stack's matrices; da and dx are added to. */
+void reference_lora_down(double *p, const double *x, const double *a, LoraStack stack, const SequenceLayout *layout,
+                         Dropout dropout, int64_t width);
+void reference_lora_down_backward(double *da, double *dx, const double *q, const double *x, const double *a, LoraStack stack,
+                                  const SequenceLayout *layout, Dropout dropout, int64_t width);
+
 /* Whether element (token, channel) is kept: Philox4x32-10 as ops.h defines it. */
 bool reference_dropout_keeps(const SequenceLayout *layout, Dropout dropout, int64_t token, int64_t channel);
 void reference_philox(uint32_t counter[4], uint32_t key0, uint32_t key1);

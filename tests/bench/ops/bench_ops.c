@@ -21,6 +21,7 @@ typedef struct Bench {
     Tensor cached_keys, cached_values;
     Tensor x, dx, gate, up, hidden_gradient, q, k, v, out, dout, dq, dk, dv, lse, rstd, cos_sin, weight, head, rows, labels, nll;
     Tensor fp32, moment1, moment2, fixed, flag, result, copy, scalar_gradient;
+    Tensor low_rank, lora_a, lora_da;
     Tensor a, b, c; /* of the product being timed */
     bool transpose_a, transpose_b;
     float beta;
@@ -171,11 +172,6 @@ static void gelu_backward(Bench *b) { check(OPS->gelu_backward(b->device, b->up,
 static void layer_norm_forward(Bench *b) {
     check(OPS->layer_norm_forward(b->device, b->dx, b->x, b->x, b->weight, b->weight, 1e-5f));
 }
-static void gelu_forward(Bench *b) { check(OPS->gelu_forward(b->device, b->up, b->gate)); }
-static void gelu_backward(Bench *b) { check(OPS->gelu_backward(b->device, b->up, b->up, b->gate)); }
-static void layer_norm_forward(Bench *b) {
-    check(OPS->layer_norm_forward(b->device, b->dx, b->x, b->x, b->weight, b->weight, 1e-5f));
-}
 static void loss(Bench *b) {
     check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, b->dx, tensor_absent(), b->x, b->head, b->rows, b->labels, 0.0f,
                                     0.01f));
@@ -185,6 +181,23 @@ static void evaluation_loss(Bench *b) {
                                     b->labels, 0.0f, 1.0f));
 }
 static void dropout(Bench *b) { check(OPS->dropout(b->device, b->dx, false, b->x, &b->layout, (Dropout){.p = 0.1f, .seed = 1})); }
+/* The adapters of q, k and v at once. */
+static const LoraStack lora_stack = {3, {R, R, R}};
+static Dropout lora_dropout(float p) { return (Dropout){.p = p, .seed = 1}; }
+static void lora_down(Bench *b) {
+    check(OPS->lora_down(b->device, b->low_rank, b->x, b->lora_a, lora_stack, &b->layout, lora_dropout(0.1f)));
+}
+static void lora_down_kept(Bench *b) {
+    check(OPS->lora_down(b->device, b->low_rank, b->x, b->lora_a, lora_stack, &b->layout, lora_dropout(0)));
+}
+static void lora_down_backward(Bench *b) {
+    check(OPS->lora_down_backward(b->device, b->arena, b->lora_da, b->dx, false, b->low_rank, b->x, b->lora_a, lora_stack,
+                                  &b->layout, lora_dropout(0.1f)));
+}
+static void lora_down_backward_kept(Bench *b) {
+    check(OPS->lora_down_backward(b->device, b->arena, b->lora_da, b->dx, false, b->low_rank, b->x, b->lora_a, lora_stack,
+                                  &b->layout, lora_dropout(0)));
+}
 static void embedding(Bench *b) { check(OPS->embedding_forward(b->device, b->dx, b->head, b->rows)); }
 static void cast(Bench *b) { check(OPS->cast(b->device, b->copy, b->fp32)); }
 static void add(Bench *b) { check(OPS->add(b->device, b->gate, b->up, 1e-9f)); }
@@ -218,6 +231,8 @@ static void make_operands(Bench *b) {
     b->moment2 = make(b, DTYPE_F32, 1, PARAMETERS, 1, 1), b->copy = make(b, DTYPE_BF16, 1, PARAMETERS, 1, 1);
     b->fixed = make(b, DTYPE_I64, 1, PARAMETERS, 1, 1), b->flag = make(b, DTYPE_I32, 1, 1, 1, 1);
     b->result = make(b, DTYPE_F64, 1, 1, 1, 1);
+    b->low_rank = make(b, act, 1, 3 * R * T, 1, 1), b->lora_a = make(b, act, 2, 3 * R, D, 1);
+    b->lora_da = make(b, DTYPE_F32, 2, 3 * R, D, 1);
 }
 
 static void make_cache(Bench *b) {
@@ -255,12 +270,13 @@ static void bench_others(Bench *b) {
     report(b, "gelu_forward", gelu_forward, 25 * tf, 2 * tf * act);
     report(b, "gelu_backward", gelu_backward, 30 * tf, 3 * tf * act);
     report(b, "layer_norm_forward with residual", layer_norm_forward, 8 * td, 3 * td * act);
-    report(b, "gelu_forward", gelu_forward, 25 * tf, 2 * tf * act);
-    report(b, "gelu_backward", gelu_backward, 30 * tf, 3 * tf * act);
-    report(b, "layer_norm_forward with residual", layer_norm_forward, 8 * td, 3 * td * act);
     report(b, "linear_cross_entropy 128 labels", loss, 4.0 * LABELS * V * D, 2.0 * (double)V * D * act);
     report(b, "linear_cross_entropy evaluation", evaluation_loss, 2.0 * LABELS * V * D, (double)V * D * act);
     report(b, "dropout", dropout, td, 2 * td * act);
+    report(b, "lora_down q, k, v", lora_down, 6 * R * td, td * act);
+    report(b, "lora_down q, k, v without dropout", lora_down_kept, 6 * R * td, td * act);
+    report(b, "lora_down_backward q, k, v", lora_down_backward, 12 * R * td, 2 * td * act);
+    report(b, "lora_down_backward without dropout", lora_down_backward_kept, 12 * R * td, 2 * td * act);
     report(b, "embedding_forward 128 rows", embedding, 0, 2.0 * LABELS * D * act);
     report(b, "add 512x4864", add, 2 * tf, 3 * tf * act);
     report(b, "column_sum 512x4864", column_sum, tf, tf * act);
