@@ -12,6 +12,10 @@ extern const char prompt_memory_summary[];        /* fields {previous_memory}, {
 extern const char prompt_memory_summary_system[]; /* its system message */
 extern const char prompt_memory_rules_json[];     /* cue lists and limits of the structured memory */
 extern const char prompt_memory_targets_json[];   /* sentences of generated memory summaries */
+/* Fields {question}, {answer}, {hypothesis}. */
+extern const char prompt_judge_knowledge_edit[];
+extern const char prompt_judge_longmemeval[], prompt_judge_longmemeval_temporal[], prompt_judge_longmemeval_update[],
+    prompt_judge_longmemeval_preference[], prompt_judge_longmemeval_abstention[];
 
 /* Reads such a file at run time, by the same rule. STATUS_INVALID names the path; NUL bytes and invalid UTF-8 are refused. */
 Status prompt_file_read(const char *path, Text *out);
