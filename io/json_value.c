@@ -22,6 +22,12 @@ Status json_value_parse(const char *bytes, size_t length, JsonValue **out) {
     return *out ? STATUS_OK : syntax_error(&error);
 }
 
+Status json_value_parse_reals(const char *bytes, size_t length, JsonValue **out) {
+    json_error_t error;
+    *out = json_loadb(bytes, length, PARSE_FLAGS | JSON_DECODE_INT_AS_REAL, &error);
+    return *out ? STATUS_OK : syntax_error(&error);
+}
+
 Status json_value_read_file(const char *path, JsonValue **out) {
     *out = NULL;
     Text text = {0};

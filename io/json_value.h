@@ -16,6 +16,9 @@ typedef struct json_t JsonValue;
 /* Parses exactly one JSON value (any type) from length bytes; rejects trailing bytes, duplicate keys and invalid UTF-8.
  * Error: "column N: reason". STATUS_INVALID. */
 Status json_value_parse(const char *bytes, size_t length, JsonValue **out);
+/* The same with every integer read as a real: for files with integers beyond 64 bits, such as the 1e30 that Transformers
+ * writes for a tokenizer without a limit. */
+Status json_value_parse_reals(const char *bytes, size_t length, JsonValue **out);
 /* Reads a whole file; errors name the file, line and column. */
 Status json_value_read_file(const char *path, JsonValue **out);
 void json_value_free(JsonValue *value);

@@ -6,10 +6,12 @@
  *   tokenizer_normalize.c   NFC
  *   tokenizer_split.c       the pre-tokenizer pattern
  *   tokenizer_bpe.c         merging a word, with a cache of words
- *   tokenizer.c             text to ids and back */
+ *   tokenizer.c             text to ids and back
+ * encoder_tokenizer*.c build the tokenizers of encoder models from some of them. */
 #ifndef IO_TOKENIZER_INTERNAL_H
 #define IO_TOKENIZER_INTERNAL_H
 
+#include "io/json_value.h"
 #include "io/tokenizer.h"
 
 #include <stddef.h>
@@ -183,6 +185,12 @@ struct Tokenizer {
     char *chat_template;
     char fingerprint[65];
 };
+
+/* Parts of loading (tokenizer_load.c), for byte-level tokenizers of every family. joined is scratch; a message names the
+ * token, merge or line, not the file. */
+Status tokenizer_set_vocabulary(Tokenizer *t, const JsonValue *vocab);            /* {"token": id}; all 256 bytes */
+Status tokenizer_set_merges(Tokenizer *t, const JsonValue *merges, Text *joined); /* of tokenizer.json */
+Status tokenizer_set_merges_text(Tokenizer *t, const Text *text, Text *joined);   /* of merges.txt */
 
 struct TokenizerScratch {
     NormalizerScratch normalizer;

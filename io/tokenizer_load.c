@@ -66,7 +66,7 @@ static const char *type_of(const JsonValue *v) {
 
 /* --- tokenizer.json --- */
 
-static Status load_vocabulary(Tokenizer *t, const JsonValue *vocab) {
+Status tokenizer_set_vocabulary(Tokenizer *t, const JsonValue *vocab) {
     if (!json_value_is_object(vocab)) INVALID("the vocabulary must be an object, found %s", json_value_type_name(vocab));
     TRY(vocabulary_reserve(&t->vocabulary, (int64_t)json_value_size(vocab) + 256));
     for (JsonMember member = {0}; json_value_next_member(vocab, &member);) {
@@ -78,22 +78,21 @@ static Status load_vocabulary(Tokenizer *t, const JsonValue *vocab) {
 }
 
 /* A merge is "left right" or ["left", "right"]. */
-static Status load_merges(Loader *loader, const JsonValue *merges) {
-    Tokenizer *t = loader->tokenizer;
+Status tokenizer_set_merges(Tokenizer *t, const JsonValue *merges, Text *joined) {
     if (!json_value_is_array(merges)) INVALID("model.merges must be an array, found %s", json_value_type_name(merges));
     for (size_t i = 0; i < json_value_size(merges); ++i) {
         const JsonValue *item = json_value_at(merges, i);
         size_t length, right_length;
         const char *left = json_value_string(item, &length), *right = NULL;
         if (left) {
-            TRY(merge_table_add_line(&t->merges, &t->vocabulary, left, length, &loader->joined));
+            TRY(merge_table_add_line(&t->merges, &t->vocabulary, left, length, joined));
             continue;
         }
         left = json_value_string(json_value_at(item, 0), &length);
         right = json_value_string(json_value_at(item, 1), &right_length);
         if (!json_value_is_array(item) || json_value_size(item) != 2 || !left || !right)
             INVALID("model.merges[%zu] is neither a string nor a pair of strings", i);
-        TRY(merge_table_add(&t->merges, &t->vocabulary, left, length, right, right_length, &loader->joined));
+        TRY(merge_table_add(&t->merges, &t->vocabulary, left, length, right, right_length, joined));
     }
     return merge_table_index(&t->merges);
 }
@@ -107,8 +106,8 @@ static Status load_model(Loader *loader, const JsonValue *model) {
     }
     if (json_value_number(json_value_get(model, "dropout")) != 0) INVALID("model.dropout is not supported");
     loader->tokenizer->ignore_merges = is_true(json_value_get(model, "ignore_merges"));
-    TRY(load_vocabulary(loader->tokenizer, json_value_get(model, "vocab")));
-    return load_merges(loader, json_value_get(model, "merges"));
+    TRY(tokenizer_set_vocabulary(loader->tokenizer, json_value_get(model, "vocab")));
+    return tokenizer_set_merges(loader->tokenizer, json_value_get(model, "merges"), &loader->joined);
 }
 
 static Status load_normalizer(Tokenizer *t, const JsonValue *normalizer) {
@@ -200,22 +199,26 @@ done:
 
 /* --- vocab.json and merges.txt: Qwen2's pattern and NFC --- */
 
+Status tokenizer_set_merges_text(Tokenizer *t, const Text *text, Text *joined) {
+    int64_t line = 0;
+    for (size_t start = 0, end; start < text->length; start = end + 1) {
+        const char *stop = memchr(text->data + start, '\n', text->length - start);
+        end = stop ? (size_t)(stop - text->data) : text->length;
+        size_t length = end - start - (end > start && text->data[end - 1] == '\r');
+        ++line;
+        if (!length || (length >= 8 && !memcmp(text->data + start, "#version", 8))) continue;
+        TRY(status_prefix(merge_table_add_line(&t->merges, &t->vocabulary, text->data + start, length, joined), "line %lld",
+                          (long long)line));
+    }
+    return merge_table_index(&t->merges);
+}
+
 static Status load_merges_text(Loader *loader) {
-    Tokenizer *t = loader->tokenizer;
     Text text = {0};
     Status status = read_text(loader, &text);
-    int64_t line = 0;
-    for (size_t start = 0, end; start < text.length && !status; start = end + 1) {
-        const char *stop = memchr(text.data + start, '\n', text.length - start);
-        end = stop ? (size_t)(stop - text.data) : text.length;
-        size_t length = end - start - (end > start && text.data[end - 1] == '\r');
-        ++line;
-        if (!length || (length >= 8 && !memcmp(text.data + start, "#version", 8))) continue;
-        status = merge_table_add_line(&t->merges, &t->vocabulary, text.data + start, length, &loader->joined);
-        if (status) status_prefix(status, "line %lld", (long long)line);
-    }
+    if (!status) status = tokenizer_set_merges_text(loader->tokenizer, &text, &loader->joined);
     text_free(&text);
-    return status ? status : merge_table_index(&t->merges);
+    return status;
 }
 
 /* Is the content named in special_tokens_map.json (a string, a record with content, or a list of them)? */
@@ -273,7 +276,7 @@ static Status load_vocab_and_merges(Loader *loader) {
     Status status;
     TRY_GOTO(set_path(loader, "vocab.json"), done);
     TRY_GOTO(read_json(loader, &root), done);
-    TRY_GOTO(load_vocabulary(t, root), done);
+    TRY_GOTO(tokenizer_set_vocabulary(t, root), done);
     TRY_GOTO(set_path(loader, "merges.txt"), done);
     TRY_GOTO(load_merges_text(loader), done);
     t->normalize = true;
