@@ -22,7 +22,7 @@ extern "C" {
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
-struct MatmulPlans;    /* matmul.cu */
+struct MatmulPlans;    /* matmul_plans.cu */
 struct CudnnAttention; /* attention_cudnn.cu */
 
 struct CudaContext {
@@ -40,7 +40,7 @@ struct CudaContext {
 
 static inline CudaContext *cuda_context(Device *device) { return (CudaContext *)device->context; }
 
-/* The matmul plans of a context: host memory only (matmul.cu). */
+/* The matmul plans of a context: host memory only (matmul_plans.cu). */
 Status matmul_plans_create(MatmulPlans **out);
 void matmul_plans_destroy(MatmulPlans *plans);
 

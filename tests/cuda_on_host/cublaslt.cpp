@@ -16,9 +16,28 @@ const char *cublasLtGetStatusString(cublasStatus_t status) {
     return "an unknown status";
 }
 
+struct cublasLtContext {
+    int first_algorithm;
+};
+
+static int first_algorithm = -1, refused_algorithm = -1, slow_algorithm = -1;
+static int64_t refused_columns;
+
+void host_set_first_algorithm(int number) { first_algorithm = number; }
+void host_set_slow_algorithm(int number) { slow_algorithm = number; }
+void host_set_refused_algorithm(int number, int64_t n) {
+    refused_algorithm = number;
+    refused_columns = n;
+}
+
+size_t cublasLtGetVersion() { return 130000; }
+
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
-    *handle = (cublasLtHandle_t)malloc(1);
-    return *handle ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+    const char *text = getenv("HOST_FIRST_ALGORITHM");
+    *handle = (cublasLtHandle_t)malloc(sizeof **handle);
+    if (!*handle) return CUBLAS_STATUS_INVALID_VALUE;
+    (*handle)->first_algorithm = first_algorithm >= 0 ? first_algorithm : text ? atoi(text) % HOST_ALGORITHMS : 0;
+    return CUBLAS_STATUS_SUCCESS;
 }
 
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
@@ -96,20 +115,10 @@ static bool supported(const cublasLtMatmulDescOpaque_t &d, const cublasLtMatrixL
     return d.epilogue == CUBLASLT_EPILOGUE_DEFAULT;
 }
 
-static void set_fingerprint(int64_t (&to)[12], const cublasLtMatmulDescOpaque_t &d, const cublasLtMatrixLayoutOpaque_t &a,
+static void set_fingerprint(int64_t (&to)[8], const cublasLtMatmulDescOpaque_t &d, const cublasLtMatrixLayoutOpaque_t &a,
                             const cublasLtMatrixLayoutOpaque_t &b, const cublasLtMatrixLayoutOpaque_t &c) {
-    const int64_t values[12] = {(int64_t)a.rows,
-                                (int64_t)a.columns,
-                                a.leading,
-                                (int64_t)b.rows,
-                                (int64_t)b.columns,
-                                b.leading,
-                                c.leading,
-                                a.type,
-                                c.type,
-                                d.transpose_a * 2 + d.transpose_b,
-                                d.epilogue,
-                                0};
+    const int64_t values[8] = {
+        (int64_t)c.rows, a.leading, b.leading, c.leading, a.type, c.type, d.transpose_a * 2 + d.transpose_b, d.epilogue};
     memcpy(to, values, sizeof to);
 }
 
@@ -121,13 +130,34 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     *found = 0;
     if (!handle || most < 1 || !sizes(*description, *a, *b, *d, &m, &n, &k)) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(*description, *a, *b, *c, *d)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    results[0] = {};
-    set_fingerprint(results[0].algo.fingerprint, *description, *a, *b, *d);
-    memcpy(results[0].algo.alignment, preference->alignment, sizeof preference->alignment);
-    results[0].algo.workspace = preference->workspace / 2; /* as a split-K algorithm would */
-    results[0].workspaceSize = (size_t)results[0].algo.workspace;
-    results[0].state = CUBLAS_STATUS_SUCCESS;
-    *found = 1;
+    for (int i = 0; i < HOST_ALGORITHMS && *found < most; ++i) {
+        cublasLtMatmulHeuristicResult_t *result = &results[*found];
+        *result = {};
+        result->algo.number = (handle->first_algorithm + i) % HOST_ALGORITHMS;
+        if (result->algo.number == refused_algorithm && n == refused_columns) continue;
+        set_fingerprint(result->algo.fingerprint, *description, *a, *b, *d);
+        memcpy(result->algo.alignment, preference->alignment, sizeof preference->alignment);
+        result->algo.workspace = preference->workspace / 2; /* as a split-K algorithm would */
+        result->workspaceSize = (size_t)result->algo.workspace;
+        result->state = CUBLAS_STATUS_SUCCESS;
+        ++*found;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t description, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algorithm, cublasLtMatmulHeuristicResult_t *result) {
+    int64_t m, n, k, fingerprint[8];
+    if (!handle || !sizes(*description, *a, *b, *d, &m, &n, &k)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (!supported(*description, *a, *b, *c, *d)) return CUBLAS_STATUS_NOT_SUPPORTED;
+    set_fingerprint(fingerprint, *description, *a, *b, *d);
+    if (memcmp(fingerprint, algorithm->fingerprint, sizeof fingerprint) != 0) return CUBLAS_STATUS_INVALID_VALUE;
+    if (algorithm->number < 0 || algorithm->number >= HOST_ALGORITHMS) return CUBLAS_STATUS_INVALID_VALUE;
+    if (algorithm->number == refused_algorithm && n == refused_columns) return CUBLAS_STATUS_NOT_SUPPORTED;
+    *result = {};
+    result->workspaceSize = (size_t)algorithm->workspace;
+    result->state = CUBLAS_STATUS_SUCCESS;
     return CUBLAS_STATUS_SUCCESS;
 }
 
@@ -153,21 +183,35 @@ struct Product {
     void *d;
     float alpha, beta;
     int64_t k;
+    int algorithm;
 };
 
-/* One column of the product at a time: sum[m] = op(A) column-of-op(B), in double. */
+/* sum[m] = op(A) column-of-op(B): each of `parts` parts of K in double, rounded, then added in turn. */
+static void multiply_column(std::vector<double> &sum, const std::vector<float> &a, const float *column, int64_t m, int64_t k,
+                            int parts) {
+    std::vector<double> part((size_t)m);
+    std::fill(sum.begin(), sum.end(), 0.0);
+    for (int p = 0; p < parts; ++p) {
+        std::fill(part.begin(), part.end(), 0.0);
+        for (int64_t l = k * p / parts; l < k * (p + 1) / parts; ++l) {
+            const double factor = (double)column[l];
+            const float *row = &a[(size_t)(l * m)];
+            for (int64_t i = 0; i < m; ++i) part[(size_t)i] += factor * (double)row[i];
+        }
+        for (int64_t i = 0; i < m; ++i)
+            sum[(size_t)i] = parts == 1 ? part[(size_t)i] : (double)((float)sum[(size_t)i] + (float)part[(size_t)i]);
+    }
+}
+
+/* One column of the product at a time. */
 static void multiply(const Product &p) {
     const std::vector<float> a = unpack(p.a, p.a_layout, p.description.transpose_a != 0);
     const std::vector<float> b = unpack(p.b, p.b_layout, p.description.transpose_b != 0);
     const int64_t m = (int64_t)p.layout.rows, n = (int64_t)p.layout.columns;
     std::vector<double> sum((size_t)m);
     for (int64_t j = 0; j < n; ++j) {
-        std::fill(sum.begin(), sum.end(), 0.0);
-        for (int64_t l = 0; l < p.k; ++l) {
-            const double factor = (double)b[(size_t)(l + j * p.k)];
-            const float *column = &a[(size_t)(l * m)];
-            for (int64_t i = 0; i < m; ++i) sum[(size_t)i] += factor * (double)column[i];
-        }
+        for (int again = p.algorithm == slow_algorithm ? 4 : 1; again > 0; --again)
+            multiply_column(sum, a, &b[(size_t)(j * p.k)], m, p.k, 1 << p.algorithm);
         for (int64_t i = 0; i < m; ++i) {
             const int64_t at = i + j * p.layout.leading;
             double value = (double)p.alpha * sum[(size_t)i];
@@ -187,19 +231,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
                               const cublasLtMatmulAlgo_t *algorithm, void *workspace, size_t workspace_bytes,
                               cudaStream_t stream) {
     if (host_device_call() != cudaSuccess) return CUBLAS_STATUS_EXECUTION_FAILED;
-    int64_t m, n, k, fingerprint[12];
+    int64_t m, n, k;
+    cublasLtMatmulHeuristicResult_t checked;
     if (!handle || !a || !b || !c || !d || !algorithm || (description->epilogue == CUBLASLT_EPILOGUE_BIAS && !description->bias))
         return CUBLAS_STATUS_INVALID_VALUE;
     if (!sizes(*description, *a_layout, *b_layout, *d_layout, &m, &n, &k)) return CUBLAS_STATUS_INVALID_VALUE;
     if (!supported(*description, *a_layout, *b_layout, *c_layout, *d_layout)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    set_fingerprint(fingerprint, *description, *a_layout, *b_layout, *d_layout);
-    if (memcmp(fingerprint, algorithm->fingerprint, sizeof fingerprint) != 0) return CUBLAS_STATUS_NOT_SUPPORTED;
+    if (cublasLtMatmulAlgoCheck(handle, description, a_layout, b_layout, c_layout, d_layout, algorithm, &checked))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
     const void *addresses[4] = {a, b, c, d};
     for (int i = 0; i < 4; ++i)
         if ((uintptr_t)addresses[i] % algorithm->alignment[i]) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (workspace_bytes < algorithm->workspace || (uintptr_t)workspace % 256) return CUBLAS_STATUS_INVALID_VALUE;
-    const Product product = {*description,         *a_layout, *b_layout, *d_layout, a, b, c, d, *(const float *)alpha,
-                             *(const float *)beta, k};
+    const Product product = {*description,         *a_layout, *b_layout,        *d_layout, a, b, c, d, *(const float *)alpha,
+                             *(const float *)beta, k,         algorithm->number};
     host_stream_issue(stream, [product, workspace, workspace_bytes] {
         HostMemoryAccess access;
         if (workspace_bytes > 0) memset(workspace, 0xff, workspace_bytes < 4096 ? workspace_bytes : 4096); /* lost */

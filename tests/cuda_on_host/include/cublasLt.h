@@ -52,9 +52,10 @@ struct cublasLtMatmulPreferenceOpaque_t {
     uint64_t workspace;
     uint32_t reductions, alignment[4]; /* of A, B, C, D */
 };
-/* What an algorithm was chosen for: using it for anything else is an error. */
+/* Which of the emulation's algorithms, and what it was chosen for: all but the sizes n and k, which may differ. */
 struct cublasLtMatmulAlgo_t {
-    int64_t fingerprint[12];
+    int64_t fingerprint[8];
+    int32_t number, reserved;
     uint32_t alignment[4];
     uint64_t workspace;
 };
@@ -67,6 +68,15 @@ typedef cublasLtMatmulDescOpaque_t *cublasLtMatmulDesc_t;
 typedef cublasLtMatrixLayoutOpaque_t *cublasLtMatrixLayout_t;
 typedef cublasLtMatmulPreferenceOpaque_t *cublasLtMatmulPreference_t;
 
+/* For tests: there are three algorithms, which add in different orders, in 1, 2 or 4 parts of K. A handle suggests them in
+ * turn, beginning with the number set before it was created (at first that of the environment's HOST_FIRST_ALGORITHM, or 0). */
+enum { HOST_ALGORITHMS = 3 };
+extern "C" void host_set_first_algorithm(int number);
+/* From now on this algorithm cannot do products of n columns (a row-major product's rows) and is slower than it was; -1: none. */
+extern "C" void host_set_refused_algorithm(int number, int64_t n);
+extern "C" void host_set_slow_algorithm(int number);
+
+size_t cublasLtGetVersion();
 const char *cublasLtGetStatusString(cublasStatus_t status);
 cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle);
 cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle);
@@ -83,6 +93,9 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
                                               cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
                                               cublasLtMatmulPreference_t preference, int most,
                                               cublasLtMatmulHeuristicResult_t *results, int *found);
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t description, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algorithm, cublasLtMatmulHeuristicResult_t *result);
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t description, const void *alpha, const void *a,
                               cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout, const void *beta,
                               const void *c, cublasLtMatrixLayout_t c_layout, void *d, cublasLtMatrixLayout_t d_layout,
