@@ -61,6 +61,7 @@ adamem_on_host_test(test_cuda_on_host ${ON_HOST}/test_cuda_on_host.c)
 adamem_on_host_test(test_ops_cuda_on_host ${ON_HOST}/test_ops_cuda_on_host.c ${ON_HOST_OP_TESTS})
 adamem_on_host_test(test_device_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/cuda/test_device_cuda.c)
 adamem_on_host_test(test_attention_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/cuda/test_attention_cuda.c)
+adamem_on_host_test(test_matmul_plans_cuda_on_host ${ON_HOST}/test_matmul_plans.c)
 
 # The whole program on the emulated device, for tests only: never part of `adamem`. The objects and the emulation come before
 # the archives, which then have nothing left to give from kernels/.
