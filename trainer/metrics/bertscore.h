@@ -21,7 +21,7 @@ typedef struct BertscoreSettings {
 typedef struct BertscoreResult {
     double precision, recall, f1;
     bool empty;      /* prediction or reference has no token: all are 0 (before rescaling), as in the package */
-    bool weightless; /* idf gives no token of one side any weight: its mean and f1 are 0 (the package: NaN and 0) */
+    bool weightless; /* no token of one side has any weight (by idf): its mean and f1 are 0 (the package: NaN and 0) */
 } BertscoreResult;
 
 typedef struct Bertscore Bertscore;
