@@ -26,6 +26,7 @@ refuse_file() {
     if [[ -n $good ]]; then printf '%s\n' "$good" >"$file"; else rm "$file"; fi
 }
 
+make_chatty
 accept "update" "${update[@]}" --document document.json
 accept "synthesize" "${synthesize[@]}"
 accept "recall" memory recall --input predictions.jsonl
@@ -41,6 +42,16 @@ refuse "operand" 'memory update: unexpected argument "extra"' memory update extr
 refuse "update: no memory" '--memory FILE is missing' memory update --structure-only --turns turns.jsonl
 refuse "update: no turns" '--turns FILE is missing' memory update --structure-only --memory memory.json
 refuse "update: standard input twice" 'only one of --memory' memory update --structure-only --memory - --turns -
+refuse "update: no model" 'give --model DIR, --checkpoint PATH or --structure-only' memory update --memory memory.json --turns turns.jsonl
+refuse "update: model not wanted" '--structure-only needs no model' "${update[@]}" --model model
+refuse "update: adapter alone" 'give --model DIR or --checkpoint PATH' memory update --adapter model --memory memory.json --turns turns.jsonl
+refuse "update: no tokens" '--max-new-tokens must be at least 1' "${update[@]}" --max-new-tokens 0
+refuse "update: no such model" 'nowhere' memory update --model nowhere --memory memory.json --turns turns.jsonl
+refuse "update: no tokenizer" 'model: holds no tokenizer' memory update --model model --memory memory.json --turns turns.jsonl
+refuse "update: template" 'data.prompt_template: unknown field \{turns\}' memory update --model chatty --memory memory.json \
+    --turns turns.jsonl --set 'data.prompt_template="{turns}"'
+refuse "update: short" "the prompt's template alone has more than 20 tokens" memory update --model chatty --memory memory.json \
+    --turns turns.jsonl --max-length 20
 refuse "update: no such memory" 'nowhere.json: cannot open' memory update --structure-only --memory nowhere.json --turns turns.jsonl
 refuse "update: no such turns" 'nowhere.jsonl: cannot' memory update --structure-only --memory memory.json --turns nowhere.jsonl
 refuse "update: no such document" 'nowhere.json: cannot' "${update[@]}" --document nowhere.json
