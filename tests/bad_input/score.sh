@@ -7,6 +7,8 @@ adamem=$1
 # shellcheck source=tests/bad_input/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 tokenizer=$repository/tests/data/tokenizer-small
+encoder=$repository/tests/data/encoder/bert
+make_chatty
 good='{"id": 1, "prediction": "a cat", "references": ["the cat", "cats"], "constraints": ["cat"], "original": "a b", "compressed": "a"}'
 printf '%s\n%s\n' "$good" "$good" >good.jsonl
 
@@ -27,6 +29,16 @@ refuse "a directory" '^error: model: ' score --metrics f1 --input model
 refuse "standard input without a line" 'standard input: there is no line to score' score --metrics f1
 refuse "trr without model" 'score: trr needs --model DIR' score --metrics trr --input good.jsonl
 refuse "tokens without model" 'score: tokens needs --model DIR' score --metrics f1,tokens --input good.jsonl
+refuse "bertscore without model" 'score: bertscore needs --model DIR' score --metrics bertscore --input good.jsonl
+refuse "idf without bertscore" '--layer, --idf and --rescale belong to bertscore' score --metrics f1 --input good.jsonl --idf
+refuse "layer without bertscore" '--layer, --idf and --rescale belong' score --metrics f1 --input good.jsonl --layer 2
+refuse "layer x" '--layer x: expected a whole number' score --metrics bertscore --model "$encoder" --input good.jsonl --layer x
+refuse "no such layer" 'layer' score --metrics bertscore --model "$encoder" --input good.jsonl --layer 40
+refuse "layer not known" 'which layer BERTScore should take' score --metrics bertscore --model "$encoder" --input good.jsonl
+refuse "no baseline file" 'nowhere.csv' score --metrics bertscore --model "$encoder" --input good.jsonl --layer 1 --rescale nowhere.csv
+refuse "bertscore of a decoder" 'chatty' score --metrics bertscore --model chatty --input good.jsonl --layer 1
+printf '%s\n' "$good" '{"prediction": "a\u0000b", "references": ["x"]}' >nul.jsonl
+refuse "bertscore of NUL" '^error: nul.jsonl:2: the prediction holds a NUL' score --metrics bertscore --model "$encoder" --layer 1 --input nul.jsonl
 refuse "model without tokenizer" 'model: holds neither tokenizer.json' score --metrics trr --input good.jsonl --model model
 refuse "no such model" 'nowhere' score --metrics trr --input good.jsonl --model nowhere
 refuse "seed without baseline" '--seed and --resamples belong to --baseline' score --metrics f1 --input good.jsonl --seed 1
@@ -76,6 +88,7 @@ accept "empty texts" score --metrics rouge1,f1 --input empty.jsonl
 grep -q 'warning: empty.jsonl: 1 of 2 predictions are empty' output || complain "empty prediction" "is not counted"
 grep -q 'warning: empty.jsonl: 1 references are empty' output || complain "empty reference" "is not counted"
 accept "good lines" score --metrics rouge1,rouge2,rougeL,rougeLsum,f1,em,fact_retention,trr,words,characters,tokens --model "$tokenizer" --input good.jsonl
+accept "bertscore" score --metrics bertscore --model "$encoder" --layer 1 --idf --rescale "$encoder/../baseline.csv" --input good.jsonl
 accept "good pair" score --metrics f1 --input good.jsonl --baseline good.jsonl
 
 all_refused "score"

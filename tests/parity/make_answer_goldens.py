@@ -76,8 +76,8 @@ def main(source_path, output):
         prediction = source.choice(ODD) if source.random() < 0.1 else disturb(answer, source)
         f1, em = score(prediction, references)
         lines.append(json.dumps({"prediction": prediction, "references": references, "f1": f1, "em": em}, ensure_ascii=False) + "\n")
-    with gzip.GzipFile(output, "wb", compresslevel=9, mtime=0) as file:
-        file.write("".join(lines).encode())
+    with open(output, "wb") as file:
+        file.write(gzip.compress("".join(lines).encode(), 9, mtime=0))
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def main(source, output):
     words.update(dict.fromkeys(candidates[i * len(candidates) // wanted] for i in range(wanted)))
     lines = [f"{word} {stemmer.stem(word)}\n" for word in sorted(words)]
     assert len(lines) == COUNT
-    with gzip.GzipFile(output, "wb", compresslevel=9, mtime=0) as file:
-        file.write("".join(lines).encode())
+    with open(output, "wb") as file:
+        file.write(gzip.compress("".join(lines).encode(), 9, mtime=0))
 
 
 if __name__ == "__main__":

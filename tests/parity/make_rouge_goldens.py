@@ -32,8 +32,8 @@ def main(output):
             scores = rouge_scorer.RougeScorer(KINDS, use_stemmer=stemmer).score_multi(references, prediction)
             line[key] = {kind: scores[kind]._asdict() for kind in KINDS}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    with gzip.GzipFile(output, "wb", compresslevel=9, mtime=0) as file:
-        file.write("".join(lines).encode())
+    with open(output, "wb") as file:
+        file.write(gzip.compress("".join(lines).encode(), 9, mtime=0))
 
 
 if __name__ == "__main__":

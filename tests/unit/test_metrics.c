@@ -223,6 +223,57 @@ static void test_table(void **state) {
     text_free(&text);
 }
 
+static MetricText text_of(const JsonValue *string) {
+    MetricText text;
+    assert_non_null(text.bytes = json_value_string(string, &text.length));
+    return text;
+}
+
+static void assert_near(double actual, const JsonValue *expected) {
+    if (!(fabs(actual - json_value_number(expected)) < 1e-5))
+        fail_msg("%.8f, expected %.8f", actual, json_value_number(expected));
+}
+
+/* Against the bert-score package on a small random BERT; of two references the better one. */
+static void test_bertscore(void **state) {
+    (void)state;
+    BertscoreSettings encoder = {.num_layers = 1};
+    MetricSettings settings = {0};
+    MetricList list = list_of("bertscore");
+    MetricReport report;
+    MetricExample pairs[64];
+    MetricText references[64];
+    Device *device;
+    JsonValue *goldens;
+    assert_ok(json_value_read_file(TEST_DATA "/encoder/goldens.json", &goldens));
+    assert_ok(device_open(BACKEND_CPU, 0, 0, &device));
+    assert_ok(bertscore_open(TEST_DATA "/encoder/bert", &encoder, device, &settings.bertscore));
+    const JsonValue *texts = json_value_get(goldens, "pairs");
+    const JsonValue *scores = json_value_get(json_value_get(json_value_get(goldens, "scores"), "bert"), "layer 1");
+    size_t count = json_value_size(texts);
+    assert_in_range(count, 2, 63);
+    for (size_t i = 0; i < count; ++i) {
+        references[i] = text_of(json_value_at(json_value_at(texts, i), 1));
+        pairs[i] = (MetricExample){
+            .prediction = text_of(json_value_at(json_value_at(texts, i), 0)), .references = &references[i], .reference_count = 1};
+    }
+    pairs[count] = (MetricExample){.prediction = pairs[0].prediction, .references = references, .reference_count = 2};
+    assert_ok(metrics_compute(&list, &settings, pairs, (int64_t)count + 1, &report));
+    for (size_t i = 0; i <= count; ++i) { /* the second pair has the first one's prediction as reference: the best of two */
+        const JsonValue *expected = json_value_at(scores, i < count ? i : 1);
+        assert_near(report.results[0].scores[i].precision, json_value_at(expected, 0));
+        assert_near(report.results[0].scores[i].recall, json_value_at(expected, 1));
+        assert_near(report.results[0].scores[i].value, json_value_at(expected, 2));
+    }
+    metric_report_free(&report);
+    references[1] = (MetricText)TEXT("a\0b");
+    assert_invalid(metrics_compute(&list, &settings, pairs, (int64_t)count, &report), "example 2: a reference holds a NUL");
+    bertscore_close(settings.bertscore);
+    assert_invalid(metrics_compute(&list, &(MetricSettings){0}, pairs, 1, &report), "bertscore needs an encoder");
+    device_close(device);
+    json_value_free(goldens);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_lists),
@@ -231,6 +282,7 @@ int main(void) {
         cmocka_unit_test(test_errors),
         cmocka_unit_test(test_threads_do_not_matter),
         cmocka_unit_test(test_table),
+        cmocka_unit_test(test_bertscore),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

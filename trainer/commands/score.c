@@ -22,13 +22,17 @@ static const char usage[] =
     "  --metrics LIST   names with commas between:\n"
     "                     rouge1 rouge2 rougeL rougeLsum  as Google's rouge_score; rougeLsum cuts at line ends\n"
     "                     f1 em                           as SQuAD 2.0's script; the reference \"\" means: no answer\n"
+    "                     bertscore                       needs --model: an encoder of the bert, roberta or bart family\n"
     "                     fact_retention                  reads \"constraints\": [...]: the fraction found in the prediction\n"
     "                     trr                             reads \"original\", \"compressed\": 1 - tokens / tokens; needs "
     "--model\n"
     "                     words characters tokens         of the prediction, mean and median; tokens needs --model\n"
     "  --input FILE     JSON lines, plain, .gz or .zst; - is standard input (default -)\n"
     "  --stemmer        ROUGE compares stems (Porter, as NLTK)\n"
-    "  --model DIR      directory with the tokenizer for trr and tokens\n"
+    "  --model DIR      model directory: the tokenizer for trr and tokens, the encoder for bertscore\n"
+    "  --layer N        bertscore: run N layers of the encoder (default: the bert-score package's choice for the model)\n"
+    "  --idf            bertscore: weigh tokens by inverse document frequency among the references\n"
+    "  --rescale FILE   bertscore: rescale with this baseline (CSV: LAYER,P,R,F and one line per layer)\n"
     "  --per-example    adds \"per_example\": one object per line, with its line number and \"id\"\n"
     "  --baseline FILE  the same examples with another system's predictions: prints both (base: this file; adapter: --input),\n"
     "                   their difference with a 95 % interval, and the p-value of a paired bootstrap; a table for people goes\n"
@@ -43,6 +47,7 @@ typedef struct Options {
     MetricList metrics;
     const char *input, *baseline, *model;
     bool stemmer, per_example, help;
+    BertscoreSettings bertscore;
     BootstrapSettings bootstrap;
 } Options;
 
@@ -58,21 +63,31 @@ static Status check_options(const Options *options, const char *metrics, bool bo
 static Status check_needs(const Options *options) {
     for (int i = 0; i < options->metrics.count; ++i) {
         Metric metric = options->metrics.metrics[i];
-        if (metric_needs(metric) & METRIC_NEEDS_TOKENIZER && !options->model)
+        if (metric_needs(metric) & (METRIC_NEEDS_TOKENIZER | METRIC_NEEDS_ENCODER) && !options->model)
             INVALID("score: %s needs --model DIR", metric_name(metric));
     }
+    if (metric_list_needs(&options->metrics) & METRIC_NEEDS_ENCODER) return STATUS_OK;
+    if (options->bertscore.idf || options->bertscore.baseline_path || options->bertscore.num_layers >= 0)
+        INVALID("score: --layer, --idf and --rescale belong to bertscore");
     return STATUS_OK;
 }
 
 static Status parse_options(int argc, char **argv, Options *out) {
-    static const struct option options[] = {
-        {"metrics", required_argument, NULL, 'm'}, {"input", required_argument, NULL, 'i'},
-        {"stemmer", no_argument, NULL, 's'},       {"model", required_argument, NULL, 'd'},
-        {"per-example", no_argument, NULL, 'e'},   {"baseline", required_argument, NULL, 'b'},
-        {"seed", required_argument, NULL, 'r'},    {"resamples", required_argument, NULL, 'n'},
-        {"help", no_argument, NULL, 'h'},          {0}};
+    static const struct option options[] = {{"metrics", required_argument, NULL, 'm'},
+                                            {"input", required_argument, NULL, 'i'},
+                                            {"stemmer", no_argument, NULL, 's'},
+                                            {"model", required_argument, NULL, 'd'},
+                                            {"layer", required_argument, NULL, 'l'},
+                                            {"idf", no_argument, NULL, 'w'},
+                                            {"rescale", required_argument, NULL, 'c'},
+                                            {"per-example", no_argument, NULL, 'e'},
+                                            {"baseline", required_argument, NULL, 'b'},
+                                            {"seed", required_argument, NULL, 'r'},
+                                            {"resamples", required_argument, NULL, 'n'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
     const char *metrics = NULL;
-    long long seed = (long long)bootstrap_defaults.seed, resamples = bootstrap_defaults.resamples;
+    long long seed = (long long)bootstrap_defaults.seed, resamples = bootstrap_defaults.resamples, layer = -1;
     bool bootstrap_set = false;
     *out = (Options){.input = "-"};
     optind = 0;
@@ -84,6 +99,9 @@ static Status parse_options(int argc, char **argv, Options *out) {
         case 'i': out->input = optarg; break;
         case 's': out->stemmer = true; break;
         case 'd': out->model = optarg; break;
+        case 'l': TRY(command_line_count(argv[0], "layer", optarg, 1000, &layer)); break;
+        case 'w': out->bertscore.idf = true; break;
+        case 'c': out->bertscore.baseline_path = optarg; break;
         case 'e': out->per_example = true; break;
         case 'b': out->baseline = optarg; break;
         case 'r': TRY(command_line_count(argv[0], "seed", optarg, INT64_MAX, &seed)); break;
@@ -94,6 +112,7 @@ static Status parse_options(int argc, char **argv, Options *out) {
     }
     TRY(check_options(out, metrics, bootstrap_set));
     if (resamples == 0) INVALID("score: --resamples must be at least 1");
+    out->bertscore.num_layers = layer;
     out->bootstrap = (BootstrapSettings){resamples, bootstrap_defaults.confidence, (uint64_t)seed};
     TRY(status_prefix(metric_list_parse(metrics, &out->metrics), "score: --metrics"));
     return check_needs(out);
@@ -104,6 +123,7 @@ typedef struct Run {
     Options options;
     MetricSettings settings;
     Tokenizer *tokenizer;
+    Device *device; /* for bertscore */
     ScoreInput input, baseline;
     MetricReport report, baseline_report;
 } Run;
@@ -162,12 +182,19 @@ static Status print_comparison(const Run *run) {
     return status ? status : command_print_json(object, STATUS_OK);
 }
 
+static Status open_encoder(Run *run) {
+    const char *why;
+    TRY(device_open(device_cuda_available(&why) ? BACKEND_CUDA : BACKEND_CPU, 0, 0, &run->device));
+    return bertscore_open(run->options.model, &run->options.bertscore, run->device, &run->settings.bertscore);
+}
+
 static Status score(Run *run) {
     const Options *options = &run->options;
     unsigned needs = metric_list_needs(&options->metrics);
     run->settings.stemmer = options->stemmer;
     if (needs & METRIC_NEEDS_TOKENIZER) TRY(tokenizer_load(options->model, &run->tokenizer));
     run->settings.tokenizer = run->tokenizer;
+    if (needs & METRIC_NEEDS_ENCODER) TRY(open_encoder(run));
     TRY(score_input_read(options->input, needs, &run->input));
     if (options->baseline) {
         TRY(score_input_read(options->baseline, needs, &run->baseline));
@@ -184,6 +211,8 @@ static void finish(Run *run) {
     score_input_free(&run->input);
     score_input_free(&run->baseline);
     tokenizer_free(run->tokenizer);
+    bertscore_close(run->settings.bertscore);
+    device_close(run->device);
 }
 
 Status command_score(int argc, char **argv) {

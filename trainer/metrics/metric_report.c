@@ -57,4 +57,8 @@ void metric_report_warn(const MetricReport *report, const char *what) {
         log_warning(
             "%s: %lld references are empty: to f1 and em they say that there is no answer, to other metrics they match nothing",
             what, (long long)counts->empty_references);
+    if (counts->weightless)
+        log_warning(
+            "%s: of %lld pairs idf gives one side no weight (all its tokens are in every reference): bertscore is 0 there", what,
+            (long long)counts->weightless);
 }

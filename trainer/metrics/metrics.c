@@ -4,6 +4,7 @@
 #include "io/unicode.h"
 #include "io/utf8.h"
 #include "trainer/metrics/answer.h"
+#include "trainer/metrics/bertscore_examples.h"
 #include "trainer/metrics/fact_retention.h"
 #include "trainer/metrics/rouge.h"
 
@@ -92,6 +93,7 @@ static Status score_metric(const Job *job, Worker *worker, int at, int64_t i, co
     case METRIC_FACT_RETENTION:
         return fact_retention(&worker->facts, e->prediction, e->constraints, e->constraint_count, &score->value);
     case METRIC_TRR: return compression(job, worker, e, &score->value);
+    case METRIC_BERTSCORE: return STATUS_OK; /* of all examples at once, see run */
     default: break;
     }
     if (is_rouge(result->metric)) {
@@ -163,6 +165,12 @@ static void workers_finish(Worker *workers, int count) {
     free(workers);
 }
 
+Status metric_example_error(const MetricSettings *settings, const MetricExample *examples, int64_t i, Status status) {
+    long long line = examples[i].line ? examples[i].line : i + 1;
+    if (settings->path) return status_prefix(status, "%s:%lld", settings->path, line);
+    return status_prefix(status, "example %lld", line);
+}
+
 /* The first example's error is the one that is told, whichever thread met it. */
 static Status first_error(const Job *job, Worker *workers, int count) {
     Worker *first = NULL;
@@ -171,10 +179,7 @@ static Status first_error(const Job *job, Worker *workers, int count) {
     for (int w = 0; w < count; ++w)
         if (&workers[w] != first) status_free(workers[w].status);
     if (!first) return STATUS_OK;
-    int64_t line = job->examples[first->failed].line;
-    const char *path = job->settings->path ? job->settings->path : "example";
-    return status_prefix(first->status, "%s%s%lld", path, job->settings->path ? ":" : " ",
-                         (long long)(line ? line : first->failed + 1));
+    return metric_example_error(job->settings, job->examples, first->failed, first->status);
 }
 
 static Status score_all(const Job *job, Worker *workers, int count) {
@@ -238,7 +243,12 @@ static Status run(Job *job) {
     Status status = workers_start(job, workers, threads);
     if (!status) status = score_all(job, workers, threads);
     workers_finish(workers, threads);
-    for (int m = 0; m < report->list.count && !status; ++m) { status = summarize(job, m); }
+    for (int m = 0; m < report->list.count && !status; ++m) {
+        if (report->results[m].metric == METRIC_BERTSCORE)
+            status = bertscore_examples(job->settings, job->examples, report->example_count, report->results[m].scores,
+                                        &report->counts);
+        if (!status) status = summarize(job, m);
+    }
     return status;
 }
 
@@ -249,6 +259,7 @@ Status metrics_compute(const MetricList *list, const MetricSettings *settings, c
     *out = (MetricReport){.list = *list, .example_count = count};
     if (count < 1) INVALID("%s%sthere is no example to score", settings->path ? settings->path : "", settings->path ? ": " : "");
     if (needs & METRIC_NEEDS_TOKENIZER && !settings->tokenizer) INVALID("trr and tokens need a tokenizer");
+    if (needs & METRIC_NEEDS_ENCODER && !settings->bertscore) INVALID("bertscore needs an encoder");
     Status status = STATUS_OK;
     for (int m = 0; m < list->count && !status; ++m) {
         MetricResult *result = &out->results[m];

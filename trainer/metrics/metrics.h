@@ -3,6 +3,7 @@
  * | name | needs | value |
  * |---|---|---|
  * | rouge1 rouge2 rougeL rougeLsum | references | precision, recall, fmeasure (trainer/metrics/rouge.h) |
+ * | bertscore | references, an encoder | precision, recall, fmeasure (trainer/metrics/bertscore.h) |
  * | f1 em | references | SQuAD 2.0's rules (trainer/metrics/answer.h) |
  * | fact_retention | constraints | fraction found (trainer/metrics/fact_retention.h) |
  * | trr | original, compressed, tokenizer | 1 - tokens(compressed) / tokens(original); below 0 where it grew |
@@ -16,6 +17,7 @@
 
 #include "io/json_value.h"
 #include "io/tokenizer.h"
+#include "trainer/metrics/bertscore.h"
 #include "trainer/metrics/metric_text.h"
 
 typedef enum Metric {
@@ -25,6 +27,7 @@ typedef enum Metric {
     METRIC_ROUGE_LSUM,
     METRIC_F1,
     METRIC_EM,
+    METRIC_BERTSCORE,
     METRIC_FACT_RETENTION,
     METRIC_TRR,
     METRIC_WORDS,
@@ -40,6 +43,7 @@ enum {
     METRIC_NEEDS_CONSTRAINTS = 4,
     METRIC_NEEDS_COMPRESSION = 8, /* original and compressed */
     METRIC_NEEDS_TOKENIZER = 16,
+    METRIC_NEEDS_ENCODER = 32,
 };
 
 typedef struct MetricList {
@@ -71,6 +75,7 @@ typedef struct MetricSettings {
     bool stemmer;               /* ROUGE */
     const char *path;           /* where the examples come from, for messages; NULL: nowhere in particular */
     const Tokenizer *tokenizer; /* for trr and tokens */
+    Bertscore *bertscore;       /* for bertscore */
 } MetricSettings;
 
 typedef struct MetricScore {
@@ -90,6 +95,7 @@ typedef struct MetricResult {
 typedef struct MetricCounts {
     int64_t empty_predictions; /* or compressed texts: nothing but white space */
     int64_t empty_references;
+    int64_t weightless; /* pairs of which BERTScore's idf gives one side no weight */
 } MetricCounts;
 
 typedef struct MetricReport {
@@ -99,10 +105,12 @@ typedef struct MetricReport {
     MetricCounts counts;
 } MetricReport;
 
-/* Scores count > 0 examples on all threads; the numbers do not depend on how many. A missing reference, constraint or
- * tokenizer, an original without tokens and invalid UTF-8 are STATUS_INVALID naming the example. */
+/* Scores count > 0 examples on all threads; the numbers do not depend on how many. A missing reference, constraint,
+ * tokenizer or encoder, an original without tokens and invalid UTF-8 are STATUS_INVALID naming the example. */
 Status metrics_compute(const MetricList *list, const MetricSettings *settings, const MetricExample *examples, int64_t count,
                        MetricReport *out);
+/* Puts where example i comes from before its error: "PATH:LINE: ...". NULL stays NULL. */
+Status metric_example_error(const MetricSettings *settings, const MetricExample *examples, int64_t i, Status status);
 void metric_report_free(MetricReport *report);
 /* {"rouge1": {"precision", "recall", "fmeasure"}, "f1": 0.5, "words": {"mean", "median", "reference_mean"}, ...} */
 Status metric_report_json(const MetricReport *report, JsonValue **out);
