@@ -1,0 +1,9 @@
+# Generation against Transformers (goldens in data/, made by tests/parity/make_generation_goldens.py), and the command.
+foreach(name generation sampling)
+  add_executable(test_${name} ${CMAKE_CURRENT_LIST_DIR}/test_${name}.c ${CMAKE_CURRENT_LIST_DIR}/model.c)
+  target_link_libraries(test_${name} PRIVATE adamem_model deps::cmocka m)
+  target_compile_definitions(test_${name} PRIVATE GENERATION_DATA="${CMAKE_CURRENT_LIST_DIR}/data" TEST_DATA="${ADAMEM_TEST_DATA}")
+  add_test(NAME generation_${name} COMMAND test_${name})
+  # More threads than cores must not spin.
+  set_tests_properties(generation_${name} PROPERTIES LABELS unit TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)
+endforeach()
