@@ -46,6 +46,9 @@ Status command_inspect(int argc, char **argv);
 /* Loss, learning rate, throughput and gradient norm of a run as SVG or PNG, drawn by gnuplot. */
 Status command_plot(int argc, char **argv);
 
+/* A model grades replies; hypothesis files. Collective. */
+Status command_judge(int argc, char **argv);
+
 /* Session memory: update, training data, slot recall. */
 Status command_memory(int argc, char **argv);
 
