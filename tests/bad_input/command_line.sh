@@ -6,7 +6,7 @@ set -euo pipefail
 adamem=$1
 # shellcheck source=tests/bad_input/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-commands=(init-model tokenize prepare train evaluate score export inspect plot bench info)
+commands=(init-model tokenize prepare train evaluate score memory judge export inspect plot bench info)
 
 refuse "no sub-command" 'sub-command is missing'
 refuse "unknown sub-command" '"trian".*nearest is train' trian
@@ -14,7 +14,7 @@ for command in "${commands[@]}"; do
     refuse "$command: unknown option" "^error: $command: unknown option --heelp; the nearest is --help" "$command" --heelp
     refuse "$command: value for --help" "^error: $command: option --help takes no value" "$command" --help=1
 done
-for command in init-model tokenize prepare train evaluate score bench info; do
+for command in init-model tokenize prepare train evaluate score judge bench info; do
     refuse "$command: operand" "$command: unexpected argument \"extra\"" "$command" extra
 done
 for command in prepare train bench; do
