@@ -1,4 +1,5 @@
-/* Encoders against hidden states of Transformers, layer by layer; and against bad directories. */
+/* Encoders against hidden states of Transformers, layer by layer; and against bad directories. TEST_BACKEND: the CPU, or what
+ * tests/encoder/suite.cmake says. */
 #include "io/file.h"
 #include "model/encoder.h"
 
@@ -16,6 +17,10 @@
 
 #define DATA TEST_DATA "/encoder"
 
+#ifndef TEST_BACKEND
+#define TEST_BACKEND BACKEND_CPU
+#endif
+
 enum { MOST_TOKENS = 512, MOST_SEQUENCES = 8 };
 
 static void succeed(Status status) {
@@ -30,7 +35,7 @@ static void expect_error(Status status, const char *part) {
 
 static Device *open_device(int threads) {
     Device *device;
-    succeed(device_open(BACKEND_CPU, 0, threads, &device));
+    succeed(device_open(TEST_BACKEND, 0, threads, &device));
     return device;
 }
 
