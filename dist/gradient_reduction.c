@@ -73,7 +73,7 @@ Status exact_sum(Communicator *communicator, double *values, int count, bool *fi
 
 static Status allocate_exact(GradientReduction *r) {
     size_t bytes = (size_t)r->n * sizeof *r->q;
-    TRY(device_allocate(r->device, bytes ? bytes : sizeof *r->q, (void **)&r->q));
+    TRY(device_allocate(r->device, bytes, (void **)&r->q));
     TRY(device_allocate(r->device, sizeof *r->flag, (void **)&r->flag));
     TRY(device_fill_zero(r->device, r->q, bytes));
     return device_fill_zero(r->device, r->flag, sizeof *r->flag);
@@ -88,6 +88,7 @@ static Status allocate_float(GradientReduction *r) {
 
 static Status allocate(GradientReduction *r) {
     TRY_ALLOC(r->scalar_sums = calloc((size_t)r->scalar_count + 1, sizeof *r->scalar_sums));
+    if (r->n == 0) return STATUS_OK;
     bool detour = r->communicator->world > 1 && !device_is_host(r->device) && !r->direct;
     if (detour) TRY_ALLOC(r->staging = malloc(STAGING_BYTES));
     return r->kind == REDUCTION_EXACT ? allocate_exact(r) : allocate_float(r);
@@ -129,18 +130,23 @@ void gradient_reduction_destroy(GradientReduction *r) {
 }
 
 int64_t gradient_reduction_bytes(const GradientReduction *r) {
+    if (r->n == 0) return 0;
     if (r->kind == REDUCTION_EXACT) return r->n * (int64_t)sizeof *r->q + (int64_t)sizeof *r->flag;
     return (int64_t)(r->scratch_bytes + sizeof *r->squares);
 }
 
-Status gradient_reduction_add(GradientReduction *r, const double *scalars) {
+void gradient_reduction_add_scalars(GradientReduction *r, const double *scalars) {
     for (int i = 0; i < r->scalar_count; ++i) {
         if (out_of_range(scalars[i]))
             r->scalar_flag = 1;
         else
             r->scalar_sums[i] += to_fixed(scalars[i]);
     }
-    if (r->kind == REDUCTION_FLOAT) return STATUS_OK; /* micro-batches keep adding into the gradient buffer itself */
+}
+
+Status gradient_reduction_add(GradientReduction *r, const double *scalars) {
+    if (scalars) gradient_reduction_add_scalars(r, scalars);
+    if (r->kind == REDUCTION_FLOAT || r->n == 0) return STATUS_OK; /* micro-batches keep adding into the gradient buffer itself */
     return r->device->ops->fixed_point_accumulate(r->device, tensor_1d(r->q, DTYPE_I64, r->n), tensor_1d(r->flag, DTYPE_I32, 1),
                                                   tensor_1d(r->gradient.data, DTYPE_F32, r->n));
 }
@@ -197,14 +203,14 @@ static Status sum_exact(GradientReduction *r, bool finite) {
 Status gradient_reduction_finish(GradientReduction *r, double *scalars, bool *finite) {
     int32_t flags[2] = {0, r->scalar_flag}; /* gradient, scalars */
     *finite = false;
-    if (r->kind == REDUCTION_FLOAT)
+    if (r->kind == REDUCTION_FLOAT && r->n > 0)
         TRY(sum_float(r, &flags[0]));
-    else
+    else if (r->n > 0)
         TRY(device_download(r->device, &flags[0], r->flag, sizeof flags[0]));
     TRY(r->communicator->ops->max_i32(r->communicator, flags, 2));
     bool all_finite = !flags[0] && !flags[1];
 
-    if (r->kind == REDUCTION_EXACT) TRY(sum_exact(r, all_finite));
+    if (r->kind == REDUCTION_EXACT && r->n > 0) TRY(sum_exact(r, all_finite));
     if (!flags[1]) TRY(sum_fixed(r->communicator, r->scalar_sums, scalars, r->scalar_count));
     for (int i = 0; flags[1] && i < r->scalar_count; ++i) scalars[i] = NAN;
     memset(r->scalar_sums, 0, (size_t)r->scalar_count * sizeof *r->scalar_sums);

@@ -138,6 +138,7 @@ void arena_release(Arena *arena, void *data) {
     }
 }
 
+size_t arena_capacity(const Arena *arena) { return arena->capacity; }
 size_t arena_used(const Arena *arena) { return arena->used; }
 size_t arena_peak(const Arena *arena) { return arena->peak; }
 void arena_reset_peak(Arena *arena) { arena->peak = arena->sides[0].extent + arena->sides[1].extent; }

@@ -17,6 +17,7 @@ void arena_destroy(Arena *arena);
 /* 256-byte aligned. STATUS_FAILED "out of memory" names capacity, use and request, and the keys to lower. */
 Status arena_allocate(Arena *arena, size_t bytes, ArenaSide side, void **out);
 void arena_release(Arena *arena, void *data); /* NULL allowed */
+size_t arena_capacity(const Arena *arena);
 size_t arena_used(const Arena *arena);
 size_t arena_peak(const Arena *arena); /* largest sum of both sides' extents so far */
 void arena_reset_peak(Arena *arena);

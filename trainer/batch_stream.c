@@ -64,13 +64,13 @@ static Status request_step(BatchStream *stream) {
     return status;
 }
 
-Status batch_stream_create(TokenDataset *dataset, DataView *view, const SamplerSettings *settings, int rank, int64_t first_step,
-                           int64_t end_step, BatchStream **out) {
+Status batch_stream_create(TokenDataset *dataset, DataView *view, const SamplerSettings *settings, LoaderTarget target, int rank,
+                           int64_t first_step, int64_t end_step, BatchStream **out) {
     BatchStream *stream;
     TRY_ALLOC(stream = calloc(1, sizeof *stream));
     *stream = (BatchStream){.view = view, .rank = rank, .next_step = first_step, .end_step = end_step};
     Status status = sampler_create(settings, &stream->sampler);
-    if (!status) status = loader_create(dataset, LOADER_CAPACITY, &stream->loader);
+    if (!status) status = loader_create(dataset, LOADER_CAPACITY, target, &stream->loader);
     if (!status) status = request_step(stream);
     if (status)
         batch_stream_destroy(stream);
@@ -95,9 +95,9 @@ Status batch_stream_next(BatchStream *stream, StepBatch *out) {
     return request_step(stream);
 }
 
-Status batch_stream_take(BatchStream *stream, PackedBatch *out, double *seconds) {
+Status batch_stream_take(BatchStream *stream, PackedBatch *out, DeviceBatch **ready, double *seconds) {
     double start = clock_seconds();
-    Status status = loader_take(stream->loader, out);
+    Status status = loader_take_ready(stream->loader, out, ready);
     *seconds += clock_seconds() - start;
     return status;
 }

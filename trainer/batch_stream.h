@@ -17,16 +17,17 @@ typedef struct StepBatch {
 } StepBatch;
 
 /* view and dataset must outlive the stream; the data set is read by the stream's thread only. Steps
- * first_step .. end_step - 1 will be asked for in order. */
-Status batch_stream_create(TokenDataset *dataset, DataView *view, const SamplerSettings *settings, int rank, int64_t first_step,
-                           int64_t end_step, BatchStream **out);
+ * first_step .. end_step - 1 will be asked for in order. target: as for the loader. */
+Status batch_stream_create(TokenDataset *dataset, DataView *view, const SamplerSettings *settings, LoaderTarget target, int rank,
+                           int64_t first_step, int64_t end_step, BatchStream **out);
 void batch_stream_destroy(BatchStream *stream); /* accepts NULL */
 int64_t batch_stream_steps_per_epoch(const BatchStream *stream);
 /* The counts of steps first .. end - 1 together; loads nothing. For a restart between two log lines. */
 Status batch_stream_counts(BatchStream *stream, int64_t first, int64_t end, StepBatch *out);
 /* The next step, whose micro-batches are then taken one by one; the one after it is requested from the loader. */
 Status batch_stream_next(BatchStream *stream, StepBatch *out);
-/* The next micro-batch of the step; the caller frees it with packed_batch_free. Adds the time waited to *seconds. */
-Status batch_stream_take(BatchStream *stream, PackedBatch *out, double *seconds);
+/* The next micro-batch of the step as loader_take_ready gives it; the caller frees it with packed_batch_free. Adds the time
+ * waited to *seconds. */
+Status batch_stream_take(BatchStream *stream, PackedBatch *out, DeviceBatch **ready, double *seconds);
 
 #endif

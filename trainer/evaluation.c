@@ -13,8 +13,9 @@ static Status run_micro_batches(Session *session, const Objective *objective, Ba
     double waited = 0;
     for (int64_t i = 0; i < batch->micro_batches; ++i) {
         PackedBatch packed;
+        DeviceBatch *ready; /* none: an evaluation shares the session's batch, and takes no memory of its own */
         double loss = 0;
-        TRY(batch_stream_take(stream, &packed, &waited));
+        TRY(batch_stream_take(stream, &packed, &ready, &waited));
         ObjectiveInput input = {.batch = &packed, .label_tokens = batch->label_tokens};
         Status status = objective->forward(session, &input, &loss);
         for (int64_t k = 0; k < packed.label_count; ++k) ++label_counts[packed.label_ids[k]];
@@ -50,7 +51,8 @@ static Status evaluate_view(Session *session, const Objective *objective, TokenD
     bool finite;
     int64_t vocabulary = session->config.vocab_size, *counts = calloc((size_t)vocabulary, sizeof *counts);
     Status status = counts ? STATUS_OK : FAILURE("out of memory: label counts");
-    if (!status) status = batch_stream_create(dataset, view, &settings, session->communicator->rank, 0, 1, &stream);
+    if (!status)
+        status = batch_stream_create(dataset, view, &settings, (LoaderTarget){0}, session->communicator->rank, 0, 1, &stream);
     if (!status) status = batch_stream_next(stream, &batch);
     if (!status) status = run_micro_batches(session, objective, stream, &batch, sums, counts);
     batch_stream_destroy(stream);

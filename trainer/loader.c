@@ -10,6 +10,7 @@ typedef struct Request {
     int64_t *samples;
     int64_t count;
     PackedBatch batch;
+    DeviceBatch *ready; /* one of the loader's; NULL without a device */
     Status status;
 } Request;
 
@@ -21,6 +22,11 @@ typedef struct RequestQueue {
 struct Loader {
     TokenDataset *dataset;
     int capacity;
+    /* On the device, in turn: those that wait, the one being made, the last two that were taken. One that was taken two calls
+     * ago is free when the thread comes to it, because it begins a batch only when fewer than `capacity` wait. */
+    Device *device;
+    DeviceBatch *slots; /* [slot_count]; NULL without a device */
+    int64_t slot_count, next_slot;
     pthread_t thread;
     pthread_mutex_t mutex;
     pthread_cond_t changed;
@@ -79,12 +85,16 @@ static Status read_samples(TokenDataset *dataset, const Request *request, Sample
     return STATUS_OK;
 }
 
-static void load(TokenDataset *dataset, Request *request) {
+static void load(Loader *loader, Request *request) {
     SampleBuffers buffers = {0};
-    request->status = read_samples(dataset, request, &buffers);
+    request->status = read_samples(loader->dataset, request, &buffers);
     if (!request->status)
         request->status = packed_batch_build(buffers.input_ids, buffers.labels, buffers.ends, request->samples, request->count,
                                              &request->batch);
+    if (!request->status && loader->slots) {
+        request->ready = &loader->slots[loader->next_slot++ % loader->slot_count];
+        request->status = device_batch_stage(request->ready, loader->device, &request->batch);
+    }
     free(buffers.input_ids);
     free(buffers.labels);
     free(buffers.ends);
@@ -101,7 +111,7 @@ static void *run(void *argument) {
         Request *request = queue_pop(&loader->asked);
         loader->in_work = 1;
         pthread_mutex_unlock(&loader->mutex);
-        load(loader->dataset, request);
+        load(loader, request);
         pthread_mutex_lock(&loader->mutex);
         loader->in_work = 0;
         queue_push(&loader->done, request);
@@ -111,7 +121,36 @@ static void *run(void *argument) {
     return NULL;
 }
 
-Status loader_create(TokenDataset *dataset, int capacity, Loader **out) {
+static void free_slots(Loader *loader) {
+    for (int64_t i = 0; i < loader->slot_count; ++i) device_batch_free(&loader->slots[i]);
+    free(loader->slots);
+}
+
+static Status make_slots(Loader *loader, LoaderTarget target) {
+    if (!target.device) return STATUS_OK;
+    loader->device = target.device;
+    TRY_ALLOC(loader->slots = calloc((size_t)loader->capacity + 2, sizeof *loader->slots));
+    loader->slot_count = loader->capacity + 2;
+    for (int64_t i = 0; i < loader->slot_count; ++i)
+        TRY(device_batch_reserve(&loader->slots[i], target.device, target.tokens, target.sequences, target.labels));
+    return STATUS_OK;
+}
+
+static Status start(Loader *loader) {
+    int error = pthread_create(&loader->thread, NULL, run, loader);
+    if (error) FAIL("cannot start the loader thread: %s", strerror(error));
+    return STATUS_OK;
+}
+
+static void free_loader(Loader *loader) {
+    free_slots(loader);
+    pthread_cond_destroy(&loader->changed);
+    pthread_mutex_destroy(&loader->mutex);
+    free(loader->failure);
+    free(loader);
+}
+
+Status loader_create(TokenDataset *dataset, int capacity, LoaderTarget target, Loader **out) {
     *out = NULL;
     Loader *loader = calloc(1, sizeof *loader);
     TRY_ALLOC(loader);
@@ -121,15 +160,13 @@ Status loader_create(TokenDataset *dataset, int capacity, Loader **out) {
     queue_init(&loader->done);
     pthread_mutex_init(&loader->mutex, NULL);
     pthread_cond_init(&loader->changed, NULL);
-    int error = pthread_create(&loader->thread, NULL, run, loader);
-    if (error) {
-        pthread_cond_destroy(&loader->changed);
-        pthread_mutex_destroy(&loader->mutex);
-        free(loader);
-        FAIL("cannot start the loader thread: %s", strerror(error));
-    }
-    *out = loader;
-    return STATUS_OK;
+    Status status = make_slots(loader, target);
+    if (!status) status = start(loader);
+    if (status)
+        free_loader(loader);
+    else
+        *out = loader;
+    return status;
 }
 
 void loader_destroy(Loader *loader) {
@@ -141,10 +178,7 @@ void loader_destroy(Loader *loader) {
     pthread_join(loader->thread, NULL);
     while (loader->asked.count) request_free(queue_pop(&loader->asked));
     while (loader->done.count) request_free(queue_pop(&loader->done));
-    pthread_cond_destroy(&loader->changed);
-    pthread_mutex_destroy(&loader->mutex);
-    free(loader->failure);
-    free(loader);
+    free_loader(loader);
 }
 
 Status loader_request(Loader *loader, const int64_t *samples, int64_t count) {
@@ -174,7 +208,13 @@ static Status fail(Loader *loader, Request *request) {
 }
 
 Status loader_take(Loader *loader, PackedBatch *out) {
+    DeviceBatch *ready;
+    return loader_take_ready(loader, out, &ready);
+}
+
+Status loader_take_ready(Loader *loader, PackedBatch *out, DeviceBatch **ready) {
     *out = (PackedBatch){0};
+    *ready = NULL;
     if (loader->failure_class)
         return status_new((StatusClass)loader->failure_class, __FILE__, __LINE__, "%s",
                           loader->failure ? loader->failure : "an earlier batch failed");
@@ -190,6 +230,7 @@ Status loader_take(Loader *loader, PackedBatch *out) {
         status = fail(loader, request);
     else {
         *out = request->batch;
+        *ready = request->ready;
         request->batch = (PackedBatch){0};
     }
     request_free(request);

@@ -7,6 +7,7 @@
 #include "trainer/batch_stream.h"
 #include "trainer/clock.h"
 #include "trainer/evaluation.h"
+#include "trainer/matmul_table.h"
 #include "trainer/optimizer.h"
 #include "trainer/performance.h"
 #include "trainer/progress.h"
@@ -33,21 +34,48 @@ typedef struct Loop {
     int64_t saved_step; /* of the newest checkpoint of this process; -1 none */
 } Loop;
 
-static Status accumulate_micro_batch(Loop *loop, const StepBatch *batch, double *data_seconds) {
-    Session *session = loop->session;
+/* One that the device works on, or whose loss is still to be read. */
+typedef struct IssuedBatch {
     PackedBatch packed;
-    double loss = 0;
-    TRY(batch_stream_take(loop->stream, &packed, data_seconds));
-    ObjectiveInput input = {.batch = &packed,
-                            .step = batch->step,
-                            .training = true,
-                            .recompute = loop->session->recompute,
-                            .label_tokens = batch->label_tokens};
-    Status status = loop->objective->forward(session, &input, &loss);
-    if (!status) status = tape_backward(session->tape);
-    packed_batch_free(&packed);
-    TRY(status);
-    return gradient_reduction_add(loop->reduction, &loss);
+    ObjectiveInput input;
+} IssuedBatch;
+
+/* Forward, backward, into the sums: all of it issued, nothing waited for. */
+static Status issue_micro_batch(Loop *loop, const StepBatch *batch, IssuedBatch *micro, double *data_seconds) {
+    Session *session = loop->session;
+    micro->input = (ObjectiveInput){.batch = &micro->packed,
+                                    .step = batch->step,
+                                    .training = true,
+                                    .recompute = session->recompute,
+                                    .label_tokens = batch->label_tokens};
+    TRY(batch_stream_take(loop->stream, &micro->packed, &micro->input.ready, data_seconds));
+    TRY(device_batch_use(micro->input.ready));
+    TRY(loop->objective->forward(session, &micro->input, NULL));
+    TRY(tape_backward(session->tape));
+    TRY(device_batch_done(micro->input.ready));
+    return gradient_reduction_add(loop->reduction, NULL);
+}
+
+static Status read_loss(Loop *loop, IssuedBatch *micro) {
+    double loss;
+    TRY(loop->objective->loss(loop->session, &micro->input, &loss));
+    gradient_reduction_add_scalars(loop->reduction, &loss);
+    packed_batch_free(&micro->packed);
+    return STATUS_OK;
+}
+
+/* A loss is read when the next micro-batch has been issued: the device always has work while the host waits. */
+static Status run_micro_batches(Loop *loop, const StepBatch *batch, double *data_seconds) {
+    IssuedBatch pair[2] = {0};
+    Status status = STATUS_OK;
+    for (int64_t i = 0; i < batch->micro_batches && !status; ++i) {
+        status = issue_micro_batch(loop, batch, &pair[i % 2], data_seconds);
+        if (!status && i > 0) status = read_loss(loop, &pair[(i - 1) % 2]);
+    }
+    if (!status && batch->micro_batches > 0) status = read_loss(loop, &pair[(batch->micro_batches - 1) % 2]);
+    if (!status) status = device_synchronize(loop->session->device); /* what went wrong there is known before ranks agree */
+    for (int i = 0; i < 2; ++i) packed_batch_free(&pair[i].packed);
+    return status;
 }
 
 static Status clear_gradient(const Parameters *parameters) {
@@ -80,9 +108,7 @@ static Status train_step(Loop *loop, StepBatch *batch, StepReport *report) {
     double start = clock_seconds();
     *report = (StepReport){.batch = batch};
     TRY(batch_stream_next(loop->stream, batch));
-    Status status = STATUS_OK;
-    for (int64_t i = 0; i < batch->micro_batches && !status; ++i)
-        status = accumulate_micro_batch(loop, batch, &report->data_seconds);
+    Status status = run_micro_batches(loop, batch, &report->data_seconds);
     double reduce = clock_seconds();
     /* A rank that failed must not leave the others waiting, nor wait until they have computed what is in vain. */
     TRY(communicator_agree_within(loop->session->communicator, status, FAILED_RANK_SECONDS));
@@ -150,6 +176,7 @@ static bool due(int64_t step, int64_t every) { return every > 0 && step % every 
 static Status run_steps(Loop *loop) {
     TrainingState *state = &loop->state;
     const TrainingOptions *training = &loop->session->options->training;
+    matmul_table_watch(loop->session);
     bool stop = out_of_patience(loop); /* a run that stopped early stays stopped when it is started again */
     while (state->step < loop->plan->total_steps && !stop) {
         TRY(step_and_report(loop));
@@ -166,6 +193,34 @@ static Status run_steps(Loop *loop) {
         if (last || stop || (good && due(state->step, training->save_steps))) TRY(save(loop, false));
     }
     return STATUS_OK;
+}
+
+/* The largest micro-batch that can come, forward and backward, before the first step: what does not fit, or a kernel that
+ * fails, shows now and not in the night. Leaves nothing behind. On a CPU memory is not taken by plan, and the time is saved. */
+static Status rehearse(Loop *loop) {
+    Session *session = loop->session;
+    PackedBatch packed;
+    double loss;
+    if (device_is_host(session->device) || session->worst.sequences == 0) return STATUS_OK;
+    TRY(plan_fill_worst_batch(session->worst, &packed));
+    ObjectiveInput input = {
+        .batch = &packed, .training = true, .recompute = session->recompute, .label_tokens = packed.label_count};
+    Status status = loop->objective->forward(session, &input, &loss);
+    if (!status) status = tape_backward(session->tape);
+    if (!status) status = clear_gradient(session->parameters);
+    if (!status) status = device_synchronize(session->device);
+    status = status_prefix(status, "the largest micro-batch, %lld tokens in sequences of at most %lld", (long long)packed.tokens,
+                           (long long)packed.longest);
+    packed_batch_free(&packed);
+    return status;
+}
+
+/* Memory for the largest micro-batch at once. */
+static LoaderTarget loader_target(const Session *session) {
+    const TrainingOptions *training = &session->options->training;
+    int64_t tokens = session->worst.sequences * session->worst.longest + session->worst.rest;
+    return (LoaderTarget){
+        .device = session->device, .tokens = tokens, .sequences = training->per_device_train_batch_size, .labels = tokens};
 }
 
 /* What every step needs, from loop->state on. */
@@ -186,8 +241,9 @@ static Status open_steps(Loop *loop) {
                                 .world = session->communicator->world,
                                 .length = data_view_length,
                                 .context = &loop->data->view};
-    return batch_stream_create(loop->data->train, &loop->data->view, &settings, session->communicator->rank, loop->state.step,
-                               loop->plan->total_steps, &loop->stream);
+    TRY(batch_stream_create(loop->data->train, &loop->data->view, &settings, loader_target(session), session->communicator->rank,
+                            loop->state.step, loop->plan->total_steps, &loop->stream));
+    return rehearse(loop);
 }
 
 /* The checkpoint carries the losses since the last log line; what those steps held is counted again. */
@@ -222,15 +278,25 @@ static Status open_run(Loop *loop, const char *resume) {
     TRY(open_steps(loop));
     TRY(performance_matrix_rate(session->device, session->arena, session->parameters->dtype, &rate));
     if (session->communicator->rank == 0) TRY(write_config(session->options));
+    if (session->communicator->rank == 0) TRY(matmul_table_keep(session));
     TRY(progress_open(session, loop->plan, found ? loop->state.step : -1, rate, &loop->progress));
     return restore_window(loop);
 }
 
 static void close_loop(Loop *loop) {
     progress_close(loop->progress);
+    status_free(device_synchronize(loop->session->device)); /* of a device that is lost nothing is awaited */
     batch_stream_destroy(loop->stream);
     optimizer_destroy(loop->optimizer);
     gradient_reduction_destroy(loop->reduction);
+}
+
+static Status report_memory(const Session *session) {
+    int64_t peak;
+    TRY(session_device_peak(session, &peak));
+    if (peak > 0)
+        log_info("device memory: %.3f GB at most, planned %.3f GB", (double)peak / 1e9, (double)session->plan.total / 1e9);
+    return STATUS_OK;
 }
 
 /* final.h5: the checkpoint to export. */
@@ -240,6 +306,7 @@ static Status finish(Loop *loop) {
     int64_t step = best ? loop->state.best_step : loop->state.step;
     Status status = loop->session->communicator->rank == 0 ? training_state_point_final(options, step) : STATUS_OK;
     TRY(communicator_agree(loop->session->communicator, status));
+    TRY(report_memory(loop->session));
     log_info("done after %lld steps; final.h5 is step %lld%s", (long long)loop->state.step, (long long)step,
              best ? " (best eval_loss)" : "");
     return STATUS_OK;
@@ -257,6 +324,7 @@ Status train_run(Session *session, TrainingData *data, const Plan *plan, const c
 static Status bench_steps(Loop *loop, int64_t steps, BenchResult *out) {
     StepBatch batch;
     StepReport report;
+    matmul_table_watch(loop->session);
     for (int64_t i = 0; i < steps; ++i) {
         TRY(train_step(loop, &batch, &report));
         out->step_seconds[i] = report.step_seconds;
@@ -267,7 +335,7 @@ static Status bench_steps(Loop *loop, int64_t steps, BenchResult *out) {
     }
     out->arena_peak = (int64_t)arena_peak(loop->session->arena);
     out->recompute = loop->session->recompute;
-    return STATUS_OK;
+    return session_device_peak(loop->session, &out->device_peak);
 }
 
 Status train_bench(Session *session, TrainingData *data, const Plan *plan, int64_t steps, BenchResult *out) {

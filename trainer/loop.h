@@ -17,8 +17,9 @@ typedef struct BenchResult {
     double first_loss, last_loss;
     int64_t tokens;
     double squared_lengths;
-    int64_t arena_peak; /* bytes */
-    unsigned recompute; /* Recompute flags */
+    int64_t arena_peak;  /* bytes */
+    int64_t device_peak; /* session_device_peak */
+    unsigned recompute;  /* Recompute flags */
 } BenchResult;
 Status train_bench(Session *session, TrainingData *data, const Plan *plan, int64_t steps, BenchResult *out);
 

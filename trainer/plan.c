@@ -73,24 +73,26 @@ Status plan_decoder_settings(const Options *options, DecoderSettings *settings, 
 
 WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest) {
     int64_t sequences = training->per_device_train_batch_size, limit = training->max_tokens_per_micro_batch;
-    if (limit > 0 && sequences * longest > limit) sequences = limit / longest > 0 ? limit / longest : 1;
-    return (WorstBatch){sequences, longest, longest > 1 ? longest - 1 : 1};
+    const int64_t labels = longest > 1 ? longest - 1 : 1;
+    if (limit <= 0 || sequences * longest <= limit) return (WorstBatch){sequences, longest, labels, 0};
+    if (limit < longest) return (WorstBatch){1, longest, labels, 0}; /* a sample that is too long stands alone */
+    return (WorstBatch){limit / longest, longest, labels, limit % longest};
 }
 
-/* Sequences of equal length, labels at the end of each: what the loss sees of a worst-case batch. */
-static Status fill_worst_batch(WorstBatch worst, PackedBatch *out) {
-    int64_t tokens = worst.sequences * worst.longest;
+/* Sequences of equal length and the rest, labels at the end of each: what the loss sees of a worst-case batch. */
+Status plan_fill_worst_batch(WorstBatch worst, PackedBatch *out) {
+    int64_t tokens = worst.sequences * worst.longest + worst.rest, sequences = worst.sequences + (worst.rest > 0);
     if (tokens > INT32_MAX) INVALID("a micro-batch of %lld tokens is too large", (long long)tokens);
     int32_t *ids = calloc((size_t)tokens, sizeof *ids), *labels = malloc((size_t)tokens * sizeof *labels);
-    int64_t *ends = malloc((size_t)worst.sequences * sizeof *ends);
-    int64_t *samples = calloc((size_t)worst.sequences, sizeof *samples);
+    int64_t *ends = malloc((size_t)sequences * sizeof *ends);
+    int64_t *samples = calloc((size_t)sequences, sizeof *samples);
     Status status = ids && labels && ends && samples ? STATUS_OK : FAILURE("out of memory: worst-case batch");
-    for (int64_t s = 0; s < worst.sequences && !status; ++s) {
-        ends[s] = (s + 1) * worst.longest;
-        for (int64_t i = 0; i < worst.longest; ++i)
-            labels[s * worst.longest + i] = i >= worst.longest - worst.labels_per_sequence ? 0 : -100;
+    for (int64_t s = 0; s < sequences && !status; ++s) {
+        const int64_t begin = s * worst.longest, length = s < worst.sequences ? worst.longest : worst.rest;
+        ends[s] = begin + length;
+        for (int64_t i = 0; i < length; ++i) labels[begin + i] = i > 0 && i >= length - worst.labels_per_sequence ? 0 : -100;
     }
-    if (!status) status = packed_batch_build(ids, labels, ends, samples, worst.sequences, out);
+    if (!status) status = packed_batch_build(ids, labels, ends, samples, sequences, out);
     free(ids);
     free(labels);
     free(ends);
@@ -119,7 +121,7 @@ static Status measure(const Options *options, const Decoder *decoder, Device *de
      * space that is cut in pieces: Open MPI 5 maps its shared memory into the middle of it. */
     TRY_GOTO(arena_create(device, (size_t)1 << 44, &arena), done);
     TRY_GOTO(tape_create(arena, &tape), done);
-    TRY_GOTO(fill_worst_batch(worst, &packed), done);
+    TRY_GOTO(plan_fill_worst_batch(worst, &packed), done);
     TRY_GOTO(device_batch_set(&batch, device, &packed), done);
     TRY_GOTO(walk_step(options, decoder, tape, &batch, out->recompute), done);
     out->activations = (int64_t)arena_peak(arena);
@@ -141,14 +143,28 @@ static void count_tensors(const Options *options, const Parameters *parameters, 
     out->reduction = strcmp(options->training.reduction, "exact") == 0 ? 8 * parameters->flat_elements : 0;
 }
 
-const PlanTarget plan_target_cpu = {BACKEND_CPU, 0};
+const PlanTarget plan_target_cpu = {BACKEND_CPU, 0, CUDNN_NO_PASS};
 
-PlanTarget plan_target(const Device *device) { return (PlanTarget){device->target, device->memory_bytes}; }
+PlanTarget plan_target(const Device *device) { return (PlanTarget){device->target, device->memory_bytes, device->cudnn}; }
+
+AttentionEngine plan_attention(const Options *options) {
+    const char *name = options->model.attention;
+    if (strcmp(name, "cudnn") == 0) return ATTENTION_CUDNN;
+    if (strcmp(name, "flash") == 0) return ATTENTION_TENSOR_CORES;
+    if (strcmp(name, "plain") == 0) return ATTENTION_PLAIN;
+    return ATTENTION_AUTO;
+}
+
+Status plan_set_attention(const Options *options, Device *device) {
+    return status_prefix(device_set_attention(device, plan_attention(options)), "model.attention = \"%s\"",
+                         options->model.attention);
+}
 
 Status planned_decoder_open(const Options *options, const ModelConfig *config, PlanTarget target, PlannedDecoder *out) {
     DecoderSettings settings = {0};
     *out = (PlannedDecoder){0};
     TRY(device_open_planner(target.backend, target.memory_bytes, &out->device));
+    out->device->cudnn = target.cudnn;
     TRY(parameters_create(out->device, options ? plan_dtype(options) : DTYPE_F32, &out->parameters));
     if (options) TRY(plan_decoder_settings(options, &settings, &out->rules));
     return decoder_create(config, &settings, out->parameters, true, &out->decoder);
@@ -174,6 +190,17 @@ Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget
     planned_decoder_close(&planned);
     out->total =
         out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction + out->activations;
+    return status;
+}
+
+Status plan_matmuls(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, MatmulFamilies *out) {
+    PlannedDecoder planned;
+    PlanMemory memory = {.recompute = RECOMPUTE_NONE}; /* what is recomputed are the same products */
+    *out = (MatmulFamilies){0};
+    Status status = planned_decoder_open(options, config, target, &planned);
+    if (!status) planner_record_matmuls(planned.device, out);
+    if (!status) status = measure(options, planned.decoder, planned.device, worst, &memory);
+    planned_decoder_close(&planned);
     return status;
 }
 

@@ -3,6 +3,8 @@
 #ifndef TRAINER_PLAN_H
 #define TRAINER_PLAN_H
 
+#include "io/packed_batch.h"
+#include "kernels/matmul_shapes.h"
 #include "model/decoder.h"
 #include "trainer/options.h"
 #include "trainer/schedule.h"
@@ -30,6 +32,7 @@ typedef struct PlanMemory {
 /* The worst micro-batch: as many tokens as a micro-batch of these sequences can have. */
 typedef struct WorstBatch {
     int64_t sequences, longest, labels_per_sequence;
+    int64_t rest; /* tokens of one more, shorter sequence, that the limit on tokens leaves room for; 0: none */
 } WorstBatch;
 
 /* Of a configuration whose longest sample has `longest` tokens. */
@@ -39,10 +42,18 @@ WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest);
 typedef struct PlanTarget {
     BackendKind backend;  /* BACKEND_CPU or BACKEND_CUDA */
     int64_t memory_bytes; /* that such a GPU has; unused on a CPU */
+    CudnnPasses cudnn;    /* of attention that cuDNN may run there */
 } PlanTarget;
 
 /* Of an open device. */
 PlanTarget plan_target(const Device *device);
+/* model.attention as an engine. */
+AttentionEngine plan_attention(const Options *options);
+/* Gives the device that engine; an error names the key. */
+Status plan_set_attention(const Options *options, Device *device);
+
+/* The worst batch itself, all its tokens 0; packed_batch_free. */
+Status plan_fill_worst_batch(WorstBatch worst, PackedBatch *out);
 
 /* Runs one training step on the planning device. recompute: Recompute flags. */
 Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, unsigned recompute,
@@ -51,6 +62,8 @@ Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget
  * with which all fits into `available` bytes; layers when none does. */
 Status plan_recompute(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, int64_t available,
                       PlanMemory *out);
+/* The matrix products of that step, for matmul plans; none on a CPU. matmul_families_free in any case. */
+Status plan_matmuls(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, MatmulFamilies *out);
 const char *plan_recompute_name(unsigned recompute); /* "none", "swiglu", "swiglu and norms", "layers" */
 
 /* The decoder of a configuration on the planning device: names, shapes and counts without weights. options NULL: the bare

@@ -3,6 +3,7 @@
 #include "dist/communicator_device.h"
 #include "io/file.h"
 #include "io/log.h"
+#include "trainer/matmul_table.h"
 #include "trainer/peft.h"
 #include "trainer/plan.h"
 
@@ -22,7 +23,9 @@ Status session_device(const Options *options, const Launch *launch, Device **out
         log_info("CUDA is not used: %s", why);
     TRY(device_open(kind, launch->local_rank, (int)options->run.threads, out));
     log_info("device: %s", (*out)->name);
-    return STATUS_OK;
+    Status status = plan_set_attention(options, *out);
+    if (status) device_close(*out), *out = NULL;
+    return status;
 }
 
 /* What the tensors of the store take is allocated by now: it is left out of the plan's total and of what is free. The share
@@ -36,7 +39,7 @@ static Status plan_training(Session *session, WorstBatch worst) {
         session->recompute = strcmp(options->training.gradient_checkpointing, "full") == 0 ? RECOMPUTE_LAYERS : RECOMPUTE_NONE;
         return STATUS_OK;
     }
-    TRY(plan_memory(options, &session->config, target, (WorstBatch){1, 2, 1}, RECOMPUTE_NONE, &tensors));
+    TRY(plan_memory(options, &session->config, target, (WorstBatch){1, 2, 1, 0}, RECOMPUTE_NONE, &tensors));
     TRY(device_free_memory(session->device, &free_bytes));
     int64_t share = device_is_host(session->device) ? free_bytes / session->launch->local_world / 4 * 3 : free_bytes / 10 * 9;
     TRY(plan_recompute(options, &session->config, target, worst, share + tensors.total - tensors.activations, &session->plan));
@@ -99,6 +102,8 @@ static Status open_parts(Session *session, SessionSettings settings) {
     DecoderSettings decoder;
     TRY(model_config_read(options->model.path, &session->config));
     TRY(session_device(options, session->launch, &session->device));
+    TRY(device_free_memory(session->device, &session->free_at_open));
+    session->worst = settings.worst;
     TRY(parameters_create(session->device, plan_dtype(options), &session->parameters));
     TRY(plan_decoder_settings(options, &decoder, &session->rules));
     TRY(decoder_create(&session->config, &decoder, session->parameters, settings.training, &session->decoder));
@@ -108,7 +113,8 @@ static Status open_parts(Session *session, SessionSettings settings) {
 /* Collective. Behind the tensors, which decide what is left. */
 static Status open_memory(Session *session, SessionSettings settings) {
     if (settings.training) TRY(agree_on_plan(session, settings.worst, plan_training(session, settings.worst)));
-    return communicator_agree(session->communicator, create_arena(session));
+    TRY(communicator_agree(session->communicator, create_arena(session)));
+    return settings.worst.sequences > 0 ? matmul_table_agree(session, settings.worst) : STATUS_OK;
 }
 
 /* Collective. How the gradients of several GPUs come together. */
@@ -125,7 +131,7 @@ static Status connect_devices(Session *session) {
 
 Status session_open(const Options *options, const Launch *launch, Communicator *communicator, SessionSettings settings,
                     Session *out) {
-    *out = (Session){.options = options, .launch = launch, .communicator = communicator};
+    *out = (Session){.options = options, .launch = launch, .communicator = communicator, .run_directory = settings.run_directory};
     Status status = communicator_agree(communicator, open_parts(out, settings));
     if (!status) status = open_memory(out, settings);
     if (!status && settings.training) status = connect_devices(out);
@@ -143,7 +149,17 @@ void session_close(Session *session) {
     arena_destroy(session->arena);
     device_close(session->device);
     free(session->rules);
+    text_free(&session->matmul_table);
     *session = (Session){0};
+}
+
+Status session_device_peak(const Session *session, int64_t *bytes) {
+    int64_t free_bytes;
+    *bytes = 0;
+    if (device_is_host(session->device)) return STATUS_OK;
+    TRY(device_free_memory(session->device, &free_bytes));
+    *bytes = session->free_at_open - free_bytes - (int64_t)(arena_capacity(session->arena) - arena_peak(session->arena));
+    return STATUS_OK;
 }
 
 static bool has_file(const char *directory, const char *name) {

@@ -59,14 +59,17 @@ HostMemoryAccess::~HostMemoryAccess() {
     if (guarded() && --memory.access == 0) protect(PROT_NONE);
 }
 
-static void *map_guarded(size_t bytes) {
+/* Whole pages that cost nothing until they are touched: also what is larger than the host's memory. */
+static bool is_mapped(size_t bytes) { return guarded() || bytes >= (size_t)1 << 30; }
+
+static void *map_pages(size_t bytes) {
     void *block = mmap(NULL, whole_pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return block == MAP_FAILED ? NULL : block;
 }
 
 static void *allocate(size_t bytes) {
     void *block = NULL;
-    if (guarded()) return map_guarded(bytes);
+    if (is_mapped(bytes)) return map_pages(bytes);
     return posix_memalign(&block, 256, bytes) == 0 ? block : NULL;
 }
 
@@ -104,7 +107,7 @@ cudaError_t cudaFree(void *block) {
     const auto found = memory.device.find((const char *)block);
     if (found == memory.device.end()) return block ? cudaErrorInvalidValue : cudaSuccess;
     memory.used -= found->second;
-    if (guarded())
+    if (is_mapped(found->second))
         munmap(block, whole_pages(found->second));
     else
         free(block);

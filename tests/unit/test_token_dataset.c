@@ -117,7 +117,7 @@ static void the_loader_gives_batches_in_order(void **state) {
     TokenDataset *dataset;
     Loader *loader;
     assert_null(token_dataset_open(world->directory, &dataset));
-    assert_null(loader_create(dataset, 2, &loader));
+    assert_null(loader_create(dataset, 2, (LoaderTarget){0}, &loader));
     int64_t samples = token_dataset_samples(dataset);
     for (int64_t i = 0; i + 1 < samples; ++i) {
         const int64_t pair[] = {i + 1, i};
@@ -149,7 +149,7 @@ static void the_loader_stops_with_work_waiting(void **state) {
     Loader *loader;
     assert_null(token_dataset_open(world->directory, &dataset));
     for (int round = 0; round < 20; ++round) {
-        assert_null(loader_create(dataset, 1, &loader));
+        assert_null(loader_create(dataset, 1, (LoaderTarget){0}, &loader));
         for (int64_t i = 0; i < 10; ++i) assert_null(loader_request(loader, &i, 1));
         loader_destroy(loader);
     }
@@ -162,7 +162,7 @@ static void a_loader_error_reaches_the_taker_and_stays(void **state) {
     Loader *loader;
     const int64_t good = 0, bad = 1000000;
     assert_null(token_dataset_open(world->directory, &dataset));
-    assert_null(loader_create(dataset, 4, &loader));
+    assert_null(loader_create(dataset, 4, (LoaderTarget){0}, &loader));
     assert_null(loader_request(loader, &good, 1));
     assert_null(loader_request(loader, &bad, 1));
     assert_null(loader_request(loader, &good, 1));

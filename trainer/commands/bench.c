@@ -154,6 +154,8 @@ static Status fill_report(JsonValue *object, const Session *session, const Bench
     TRY(json_value_set_number(object, "last_loss", result->last_loss));
     TRY(json_value_set_string(object, "recompute", plan_recompute_name(result->recompute)));
     TRY(json_value_set_integer(object, "arena_peak_bytes", result->arena_peak));
+    TRY(json_value_set_integer(object, "planned_bytes", session->plan.total));
+    if (result->device_peak > 0) TRY(json_value_set_integer(object, "device_peak_bytes", result->device_peak));
     return json_value_set_integer(object, "peak_rss_bytes", performance_peak_memory());
 }
 

@@ -6,6 +6,7 @@
 
 typedef struct ObjectiveInput {
     const PackedBatch *batch;
+    DeviceBatch *ready;   /* the same on the device (device_batch_use); NULL: forward puts batch into session->batch */
     int64_t step;         /* of the run: keys dropout */
     bool training;        /* dropout on, ops recorded, gradients scaled by 1 / label_tokens */
     unsigned recompute;   /* Recompute flags (gradient checkpointing) */
@@ -15,8 +16,11 @@ typedef struct ObjectiveInput {
 typedef struct Objective {
     const char *name;
     /* Runs the forward pass; when training, tape_backward afterwards adds the gradients of this micro-batch's share of the
-     * loss. *loss: that share, sum of token losses / label_tokens. */
+     * loss. *loss: that share, sum of token losses / label_tokens. loss NULL: it is left on its way to the host, so that the
+     * device need not wait for the host before it goes on; the function `loss` then waits for it. */
     Status (*forward)(Session *session, const ObjectiveInput *input, double *loss);
+    /* After forward, as long as the batch is held. */
+    Status (*loss)(Session *session, const ObjectiveInput *input, double *loss);
 } Objective;
 
 /* Completion-only cross-entropy (supervised fine-tuning); with all tokens labelled, language-model training. */

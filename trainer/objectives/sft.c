@@ -2,10 +2,21 @@
 
 #include <string.h>
 
+static DeviceBatch *batch_of(Session *session, const ObjectiveInput *input) {
+    return input->ready ? input->ready : &session->batch;
+}
+
+static Status read_loss(Session *session, const ObjectiveInput *input, double *loss) {
+    double sum;
+    TRY(device_batch_nll_sum(batch_of(session, input), &sum));
+    *loss = sum / (double)input->label_tokens;
+    return STATUS_OK;
+}
+
 static Status forward(Session *session, const ObjectiveInput *input, double *loss) {
     const Options *options = session->options;
-    DeviceBatch *batch = &session->batch;
-    TRY(device_batch_set(batch, session->device, input->batch));
+    DeviceBatch *batch = batch_of(session, input);
+    if (!input->ready) TRY(device_batch_set(batch, session->device, input->batch));
     TRY(tape_begin(session->tape, input->training, input->recompute));
     void *memory;
     TRY(tape_host_allocate(session->tape, sizeof(DecoderRun), &memory)); /* read again in the backward pass */
@@ -19,12 +30,10 @@ static Status forward(Session *session, const ObjectiveInput *input, double *los
     float smoothing = input->training ? (float)options->training.label_smoothing_factor : 0.0f;
     TRY(layer_linear_cross_entropy(session->tape, hidden, session->decoder->head, batch->rows, batch->labels, smoothing,
                                    (float)(1.0 / (double)input->label_tokens), batch->nll));
-    double sum;
-    TRY(device_batch_nll_sum(batch, &sum));
-    *loss = sum / (double)input->label_tokens;
-    return STATUS_OK;
+    TRY(device_batch_nll_start(batch));
+    return loss ? read_loss(session, input, loss) : STATUS_OK;
 }
 
-const Objective objective_sft = {"sft", forward};
+const Objective objective_sft = {"sft", forward, read_loss};
 
 const Objective *objective_by_name(const char *name) { return strcmp(name, objective_sft.name) == 0 ? &objective_sft : NULL; }
