@@ -314,7 +314,7 @@ static Status finish(Loop *loop) {
 
 Status train_run(Session *session, TrainingData *data, const Plan *plan, const char *resume) {
     Loop loop = {.session = session, .data = data, .plan = plan, .state = training_state_new()};
-    Status status = communicator_agree(session->communicator, open_run(&loop, resume));
+    Status status = communicator_agree(session->communicator, session_explain_memory(session, open_run(&loop, resume)));
     if (!status) status = run_steps(&loop);
     if (!status) status = finish(&loop);
     close_loop(&loop);
@@ -340,7 +340,7 @@ static Status bench_steps(Loop *loop, int64_t steps, BenchResult *out) {
 
 Status train_bench(Session *session, TrainingData *data, const Plan *plan, int64_t steps, BenchResult *out) {
     Loop loop = {.session = session, .data = data, .plan = plan, .state = training_state_new()};
-    Status status = communicator_agree(session->communicator, open_steps(&loop));
+    Status status = communicator_agree(session->communicator, session_explain_memory(session, open_steps(&loop)));
     if (!status) status = bench_steps(&loop, steps, out);
     close_loop(&loop);
     return status;

@@ -74,6 +74,24 @@ static Status create_arena(Session *session) {
     return tape_create(session->arena, &session->tape);
 }
 
+Status session_explain_memory(const Session *session, Status status) {
+    PlanMemory plan;
+    WorstBatch worst = session->worst;
+    if (!status || !strstr(status_message(status), "out of GPU memory") || worst.sequences == 0) return status;
+    Status failed = plan_recompute(session->options, &session->config, plan_target(session->device), worst, 0, &plan);
+    status_free(failed);
+    if (failed) return status;
+    Status explained =
+        FAILURE("%s; the plan: weights %.3f GB, what is trained %.3f GB, activations of %lld x %lld tokens %.3f GB with %s "
+                "recomputed, in all %.3f GB; lower training.per_device_train_batch_size, training.max_tokens_per_micro_batch, "
+                "data.max_length or lora.r, or set training.gradient_checkpointing to \"auto\"",
+                status_message(status), (double)plan.weights / 1e9, (double)(plan.total - plan.weights - plan.activations) / 1e9,
+                (long long)worst.sequences, (long long)worst.longest, (double)plan.activations / 1e9,
+                plan.recompute == RECOMPUTE_NONE ? "nothing" : plan_recompute_name(plan.recompute), (double)plan.total / 1e9);
+    status_free(status);
+    return explained;
+}
+
 static Status load_adapter(Session *session, const char *directory) {
     Safetensors *adapter;
     TRY(peft_check_config(directory, session->options));
@@ -113,7 +131,7 @@ static Status open_parts(Session *session, SessionSettings settings) {
 /* Collective. Behind the tensors, which decide what is left. */
 static Status open_memory(Session *session, SessionSettings settings) {
     if (settings.training) TRY(agree_on_plan(session, settings.worst, plan_training(session, settings.worst)));
-    TRY(communicator_agree(session->communicator, create_arena(session)));
+    TRY(communicator_agree(session->communicator, session_explain_memory(session, create_arena(session))));
     return settings.worst.sequences > 0 ? matmul_table_agree(session, settings.worst) : STATUS_OK;
 }
 
@@ -132,7 +150,7 @@ static Status connect_devices(Session *session) {
 Status session_open(const Options *options, const Launch *launch, Communicator *communicator, SessionSettings settings,
                     Session *out) {
     *out = (Session){.options = options, .launch = launch, .communicator = communicator, .run_directory = settings.run_directory};
-    Status status = communicator_agree(communicator, open_parts(out, settings));
+    Status status = communicator_agree(communicator, session_explain_memory(out, open_parts(out, settings)));
     if (!status) status = open_memory(out, settings);
     if (!status && settings.training) status = connect_devices(out);
     if (status) session_close(out);

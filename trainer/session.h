@@ -47,6 +47,8 @@ typedef struct SessionSettings {
 Status session_open(const Options *options, const Launch *launch, Communicator *communicator, SessionSettings settings,
                     Session *out);
 void session_close(Session *session);
+/* To the error of a GPU that has no memory left it adds what was planned and what to lower; others pass unchanged. */
+Status session_explain_memory(const Session *session, Status status);
 /* Bytes that this session holds on the GPU, and of the arena what was used of it at most: to be held against plan.total. Wrong by
  * what other processes took or gave back since. 0 on a CPU. */
 Status session_device_peak(const Session *session, int64_t *bytes);
