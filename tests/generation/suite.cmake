@@ -7,3 +7,7 @@ foreach(name generation sampling)
   # More threads than cores must not spin.
   set_tests_properties(generation_${name} PROPERTIES LABELS unit TIMEOUT 600 ENVIRONMENT OMP_WAIT_POLICY=passive)
 endforeach()
+
+add_test(NAME generation_command COMMAND ${CMAKE_CURRENT_LIST_DIR}/generate.sh $<TARGET_FILE:adamem> ${CMAKE_CURRENT_LIST_DIR}/data
+                                         ${ADAMEM_TEST_DATA}/tokenizer-small)
+set_tests_properties(generation_command PROPERTIES LABELS cli TIMEOUT 600)
