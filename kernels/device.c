@@ -213,7 +213,7 @@ Status device_open_planner(BackendKind target, int64_t memory_bytes, Device **ou
 Status device_set_attention(Device *device, AttentionEngine engine) {
     if (device->memory->set_attention) return device->memory->set_attention(device, engine);
     if (engine == ATTENTION_CUDNN || engine == ATTENTION_TENSOR_CORES)
-        INVALID("needs a GPU, and this run computes on %s, where auto and plain are the same", device->name);
+        INVALID("needs a GPU: a CPU takes auto or plain, which are the same there");
     return STATUS_OK;
 }
 

@@ -191,14 +191,20 @@ static Status find_target(const Options *options, int64_t device_memory, PlanTar
     const char *backend = options->run.backend, *why;
     bool cuda =
         strcmp(backend, "cuda") == 0 || (strcmp(backend, "auto") == 0 && (device_memory > 0 || device_cuda_available(&why)));
+    const AttentionEngine attention = plan_attention(options);
+    const bool cudnn = attention == ATTENTION_AUTO || attention == ATTENTION_CUDNN;
     *out = plan_target_cpu;
-    if (!cuda) return STATUS_OK;
-    *out = (PlanTarget){BACKEND_CUDA, device_memory > 0 ? device_memory : UNKNOWN_GPU_BYTES};
-    if (device_memory > 0 || !device_cuda_available(&why)) return STATUS_OK;
     Device *device;
-    TRY(device_open(BACKEND_CUDA, 0, 0, &device));
-    *out = plan_target(device);
-    device_close(device);
+    if (!cuda || (device_memory == 0 && device_cuda_available(&why))) {
+        TRY(device_open(cuda ? BACKEND_CUDA : BACKEND_PLAN, 0, 0, &device));
+        Status status = plan_set_attention(options, device);
+        *out = plan_target(device);
+        device_close(device);
+        return status;
+    }
+    /* Of a GPU that is not here the larger scratch is assumed. */
+    *out = (PlanTarget){BACKEND_CUDA, device_memory > 0 ? device_memory : UNKNOWN_GPU_BYTES,
+                        cudnn ? CUDNN_BOTH_PASSES : CUDNN_NO_PASS};
     return STATUS_OK;
 }
 

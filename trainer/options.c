@@ -57,8 +57,8 @@ static const ConfigOption all_options[] = {
      .help = "type of weights and activations; trainable masters are float32"},
     {"model.quantization", CONFIG_CHOICE, AT(model.quantization), "none", .choices = "none", .later = "nf4|int4_asym|fp8",
      .help = "storage of the frozen base"},
-    {"model.attention", CONFIG_CHOICE, AT(model.attention), "auto", .choices = "auto",
-     .help = "attention kernel; auto: the fastest deterministic one of the device"},
+    {"model.attention", CONFIG_CHOICE, AT(model.attention), "auto", .choices = "auto|cudnn|flash|plain",
+     .help = "attention on a GPU: cudnn, our flash attention, or fp32 arithmetic; auto: cuDNN where it is present, else flash"},
     {"model.trainable", CONFIG_STRING_LIST, AT(model.trainable), "[ ]",
      .help = "regular expressions found in the names of base tensors to train in full"},
 
