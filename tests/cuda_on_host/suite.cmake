@@ -84,11 +84,17 @@ foreach(name parity steps invariance rules export)
   set_tests_properties(parity_${name}_cuda_on_host PROPERTIES LABELS parity TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
 endforeach()
 
-# The plan against a real step; the matmul plans of two ranks.
-adamem_on_host_program(test_plan_step_cuda_on_host ${PROJECT_SOURCE_DIR}/tests/unit/test_plan_step.c)
-target_link_libraries(test_plan_step_cuda_on_host PRIVATE deps::cmocka)
-add_test(NAME test_plan_step_cuda_on_host COMMAND test_plan_step_cuda_on_host)
-set_tests_properties(test_plan_step_cuda_on_host PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
+# The plan against a real step; one table of matmul plans for a run.
+foreach(test plan_step matmul_table)
+  set(source ${PROJECT_SOURCE_DIR}/tests/unit/test_${test}.c)
+  if(NOT EXISTS ${source})
+    set(source ${ON_HOST}/test_${test}.c)
+  endif()
+  adamem_on_host_program(test_${test}_cuda_on_host ${source})
+  target_link_libraries(test_${test}_cuda_on_host PRIVATE deps::cmocka)
+  add_test(NAME test_${test}_cuda_on_host COMMAND test_${test}_cuda_on_host)
+  set_tests_properties(test_${test}_cuda_on_host PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
+endforeach()
 
 # What the CUDA compiler reports on the kernels: needs its objects and cuobjdump.
 if(TARGET adamem_cuda)

@@ -113,8 +113,8 @@ static void test_memory(void **state) {
                                       &options);
     assert_null(status);
     assert_null(model_config_preset("qwen2.5-3b", &config));
-    assert_null(plan_memory(&options, &config, plan_target_cpu, (WorstBatch){1, 2048, 100}, false, &kept));
-    assert_null(plan_memory(&options, &config, plan_target_cpu, (WorstBatch){1, 2048, 100}, true, &recomputed));
+    assert_null(plan_memory(&options, &config, plan_target_cpu, (WorstBatch){1, 2048, 100, 0}, false, &kept));
+    assert_null(plan_memory(&options, &config, plan_target_cpu, (WorstBatch){1, 2048, 100, 0}, true, &recomputed));
     assert_int_equal(kept.weights, 2 * INT64_C(3085938688));
     assert_int_equal(kept.master, 4 * INT64_C(18726912)); /* all sizes are multiples of the views' alignment */
     assert_int_equal(kept.gradient, kept.master);
@@ -128,8 +128,27 @@ static void test_memory(void **state) {
     options_free(&options);
 }
 
+/* As many tokens as the sampler can put together: batches of shorter sequences fill the limit. */
+static void test_worst_batch(void **state) {
+    (void)state;
+    static const struct {
+        int64_t batch, limit, longest;
+        WorstBatch worst;
+    } cases[] = {{4, 0, 100, {4, 100, 99, 0}},    {4, 400, 100, {4, 100, 99, 0}}, {4, 399, 100, {3, 100, 99, 99}},
+                 {4, 150, 100, {1, 100, 99, 50}}, {4, 99, 100, {1, 100, 99, 0}},  {1, 150, 100, {1, 100, 99, 0}},
+                 {2, 0, 1, {2, 1, 1, 0}}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; ++i) {
+        TrainingOptions training = {.per_device_train_batch_size = cases[i].batch, .max_tokens_per_micro_batch = cases[i].limit};
+        WorstBatch worst = plan_worst_batch(&training, cases[i].longest), expected = cases[i].worst;
+        if (worst.sequences != expected.sequences || worst.longest != expected.longest || worst.rest != expected.rest ||
+            worst.labels_per_sequence != expected.labels_per_sequence)
+            fail_msg("case %d: %lld x %lld and %lld", (int)i, (long long)worst.sequences, (long long)worst.longest,
+                     (long long)worst.rest);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_numbers), cmocka_unit_test(test_contradictions),
-                                       cmocka_unit_test(test_memory)};
+                                       cmocka_unit_test(test_worst_batch), cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -124,7 +124,8 @@ static Status train(const Options *options, const Ranks *ranks, const char *resu
     TRY_GOTO(ranks_agree(ranks, model_config_read(options->model.path, &model)), done);
     TRY_GOTO(training_data_open(options, ranks->communicator, &data), done);
     TRY_GOTO(ranks_agree(ranks, plan_compute(options, data.view.mixture.samples, ranks->launch.world, &plan)), done);
-    SessionSettings settings = {.worst = training_data_worst(options, &data), .training = true};
+    SessionSettings settings = {
+        .worst = training_data_worst(options, &data), .training = true, .run_directory = options->run.output_dir};
     TRY_GOTO(session_open(options, &ranks->launch, ranks->communicator, settings, &session), done);
     announce(&session, &plan);
     TRY_GOTO(ranks_agree(ranks, prepare_output(options, resume, ranks->launch.rank)), done);
