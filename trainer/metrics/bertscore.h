@@ -2,7 +2,9 @@
  * prediction is matched with the most similar token of the reference (cosine of hidden states of one encoder layer), and
  * the other way round; the weighted means are precision and recall.
  *
- * The encoder and its tokenizer come from a Hugging Face directory of the bert, roberta or bart family. */
+ * The encoder and its tokenizer come from a Hugging Face directory of the bert, roberta or bart family. One difference: where
+ * all similarities of a token are negative, which trained models never show, the package counts 0 if a longer text is in its
+ * padded batch; here nothing is padded, and the largest counts. */
 #ifndef TRAINER_METRICS_BERTSCORE_H
 #define TRAINER_METRICS_BERTSCORE_H
 
