@@ -60,6 +60,11 @@ else
     cat "$logs/device" >&2
 fi
 
+# cuDNN is looked for by the dynamic linker, and where Python packages have it.
+if ! ldconfig -p 2>/dev/null | grep -qF libcudnn.so.9; then
+    folder=$(python3 -c 'import nvidia.cudnn; print(list(nvidia.cudnn.__path__)[0] + "/lib")' 2>/dev/null)
+    [ -d "$folder" ] && export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+fi
 "$programs/test_attention_cuda" >"$logs/attention" 2>&1
 status=$?
 if [ $status -eq 0 ]; then
@@ -68,6 +73,20 @@ else
     fail_row "attention engines agree" "$(count '^\[  FAILED' "$logs/attention")" - FAIL \
         "$(grep -m1 -E 'ERROR|differ|!=' "$logs/attention" | cut -c1-120)"
     cat "$logs/attention" >&2
+fi
+
+"$programs/test_ops_cuda" cudnn >"$logs/cudnn" 2>&1
+status=$?
+engines=$(sed -nE 's/^.*attention (forward|backward): (cuDNN.*)$/\1 \2/p' "$logs/cudnn" | sort -u | paste -sd';')
+if [ $status -eq 0 ]; then
+    error=$(awk '$1 == "max_error" && $NF > largest { largest = $NF } END { print largest ? largest : "-" }' "$logs/cudnn")
+    row "attention by cuDNN" "$(count '^\[       OK' "$logs/cudnn")" "$error" PASS "$engines"
+elif reason=$(grep -m1 -oE 'cuDNN is (absent|too old).*|.*without cuDNN.s header' "$logs/cudnn"); then
+    row "attention by cuDNN" 0 - "NOT RUN" "$reason"
+else
+    fail_row "attention by cuDNN" "$(count '^\[  FAILED' "$logs/cudnn")" - FAIL \
+        "$(grep -m1 -E 'expected|ERROR|attention: ' "$logs/cudnn" | cut -c1-120)"
+    tail -n 60 "$logs/cudnn" >&2
 fi
 
 # One row per op: test names begin with the op's name; "max_error NAME SHARE" is the largest error as a share of the allowed one.

@@ -1,5 +1,6 @@
-/* The two implementations of attention on the GPU against each other, on sequences too long for the float64 reference of the
- * op table; what the tensor-core kernels cannot take goes to the plain one; repeated runs give the same bits. */
+/* The implementations of attention on the GPU against each other, on sequences too long for the float64 reference of the op
+ * table, and cuDNN on the batches that are easily got wrong; what an engine cannot take goes to the next one; repeated runs
+ * give the same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -12,14 +13,16 @@
 #include "kernels/cuda/ops_cuda.h"
 
 #ifdef ADAMEM_CUDA_ON_HOST /* emulation is slow */
-#define LONG  140
-#define OTHER 10
+#define LONG            140
+#define OTHER           10
+#define ARENA_MEGABYTES 64
 #else
-#define LONG  4097
-#define OTHER 1500
+#define LONG            4097
+#define OTHER           1500
+#define ARENA_MEGABYTES 1024 /* cuDNN's scratch */
 #endif
 
-enum { MAX_LENGTHS = 4, RESULTS = 5, TENSORS = 4 + RESULTS };
+enum { MAX_LENGTHS = 40, RESULTS = 5, TENSORS = 4 + RESULTS };
 static const char *const names[RESULTS] = {"out", "lse", "dq", "dk", "dv"};
 
 typedef struct Problem {
@@ -86,7 +89,7 @@ static Rig open_rig(const Problem *p, DType act) {
     const char *why;
     if (!device_cuda_available(&why)) skip();
     succeeds(device_open(BACKEND_CUDA, 0, 0, &rig.device));
-    succeeds(arena_create(rig.device, (size_t)64 << 20, &rig.arena));
+    succeeds(arena_create(rig.device, (size_t)ARENA_MEGABYTES << 20, &rig.arena));
     int64_t tokens = 0;
     for (int s = 0; s < MAX_LENGTHS && p->lengths[s]; ++s) {
         rig.host_offsets[s + 1] = (int32_t)(tokens += p->lengths[s]);
@@ -164,27 +167,31 @@ static double largest_difference(Tensor tensor, const void *a, const void *b) {
 }
 
 /* Both round out and the gradients to bf16 (half a unit each, 2^-9), the tensor cores the weights before: four units. */
-static void check_engines_agree(const Problem *p) {
+static void check_against_plain(const Problem *p, AttentionEngine engine) {
     Rig rig = open_rig(p, DTYPE_BF16);
-    void *tensor_cores[RESULTS], *again[RESULTS], *plain[RESULTS];
+    void *asked[RESULTS], *again[RESULTS], *plain[RESULTS];
     run_engine(&rig, ATTENTION_PLAIN, NULL, plain);
-    run_engine(&rig, ATTENTION_TENSOR_CORES, plain, tensor_cores);
-    run_engine(&rig, ATTENTION_AUTO, plain, again);
+    run_engine(&rig, engine, plain, asked);
+    run_engine(&rig, engine, plain, again);
     bool differ = false;
     for (int i = 0; i < RESULTS; ++i) {
-        assert_memory_equal(tensor_cores[i], again[i], tensor_bytes(rig.result[i]));
-        differ = differ || memcmp(tensor_cores[i], plain[i], tensor_bytes(rig.result[i]));
-        const double difference = largest_difference(rig.result[i], tensor_cores[i], plain[i]), allowed = i == 1 ? 1e-5 : 0x1p-6;
+        assert_memory_equal(asked[i], again[i], tensor_bytes(rig.result[i]));
+        differ = differ || memcmp(asked[i], plain[i], tensor_bytes(rig.result[i]));
+        const double difference = largest_difference(rig.result[i], asked[i], plain[i]), allowed = i == 1 ? 1e-5 : 0x1p-6;
         if (!(difference <= allowed))
-            fail_msg("%s, head dimension %d, causal %d: the engines differ by %g of the row's largest value, more than %g",
-                     names[i], (int)p->head_dimension, p->causal, difference, allowed);
+            fail_msg("%s, engine %d, %d/%d heads of %d, causal %d, first of %d sequences %d tokens: differs by %g of the row's "
+                     "largest value, more than %g",
+                     names[i], (int)engine, (int)p->query_heads, (int)p->key_heads, (int)p->head_dimension, p->causal,
+                     (int)rig.layout.sequences, (int)p->lengths[0], difference, allowed);
     }
-    assert_true(differ); /* else one engine was used for both */
-    free_bytes(tensor_cores);
+    if (rig.layout.longest > 1) assert_true(differ); /* else one engine was used for both */
+    free_bytes(asked);
     free_bytes(again);
     free_bytes(plain);
     close_rig(&rig);
 }
+
+static void check_engines_agree(const Problem *p) { check_against_plain(p, ATTENTION_TENSOR_CORES); }
 
 static void test_engines_agree(void **state) {
     (void)state;
@@ -193,6 +200,65 @@ static void test_engines_agree(void **state) {
             check_engines_agree(&(Problem){{LONG, 1, 64, OTHER}, 4, 2, head_dimension, causal, 0});
             check_engines_agree(&(Problem){{129, 128}, 3, 1, head_dimension, causal, 0});
         }
+}
+
+/* What cuDNN may run of attention here; without it the calling test is skipped, and says why. */
+static CudnnPasses require_cudnn(void) {
+    const char *why;
+    if (!device_cuda_available(&why)) skip();
+    Device *device;
+    succeeds(device_open(BACKEND_CUDA, 0, 0, &device));
+    assert_int_equal(device->cudnn, CUDNN_NO_PASS);
+    Status status = device_set_attention(device, ATTENTION_CUDNN);
+    const CudnnPasses passes = device->cudnn;
+    if (status) print_message("skipped: %s\n", status_message(status));
+    if (status) assert_int_equal(passes, CUDNN_NO_PASS);
+    status_free(status);
+    succeeds(device_set_attention(device, ATTENTION_AUTO)); /* does without */
+    assert_int_equal(device->cudnn, passes);
+    device_close(device);
+    if (passes == CUDNN_NO_PASS) skip();
+    return passes;
+}
+
+/* Every head shape of Qwen2.5 and ungrouped heads; odd lengths, one token, one sequence, and more than a power of two. */
+static void test_cudnn_agrees(void **state) {
+    (void)state;
+    static const int64_t heads[][3] = {{14, 2, 64}, {12, 2, 128}, {16, 2, 128}, {28, 4, 128}, {4, 4, 64}, {3, 1, 128}};
+    static const int64_t lengths[][MAX_LENGTHS] = {
+        {1}, {64}, {65}, {1, 1, 1}, {129, 128, 127}, {33, 1, 256, 2, 100, 63, 1, 7, 300}, {1000, 24}};
+    (void)require_cudnn();
+    for (size_t h = 0; h < sizeof heads / sizeof *heads; ++h)
+        for (size_t l = 0; l < sizeof lengths / sizeof *lengths; ++l)
+            for (int causal = 0; causal < 2; ++causal) {
+                Problem p = {
+                    .query_heads = heads[h][0], .key_heads = heads[h][1], .head_dimension = heads[h][2], .causal = causal};
+                memcpy(p.lengths, lengths[l], sizeof p.lengths);
+                check_against_plain(&p, ATTENTION_CUDNN);
+            }
+    Problem many = {.query_heads = 14, .key_heads = 2, .head_dimension = 64, .causal = true};
+    for (int s = 0; s < MAX_LENGTHS; ++s) many.lengths[s] = 1 + s * 37 % 150;
+    check_against_plain(&many, ATTENTION_CUDNN);
+    check_against_plain(&(Problem){{LONG, 1, 64, OTHER}, 4, 2, 128, true, 0}, ATTENTION_CUDNN);
+}
+
+/* cuDNN's bits are not ours: it was used where it should be, and not where it cannot. */
+static void test_cudnn_is_used(void **state) {
+    (void)state;
+    const CudnnPasses passes = require_cudnn();
+    for (int shift = 0; shift <= 2; shift += 2) {
+        Rig rig = open_rig(&(Problem){{100, 57}, 16, 2, 128, true, (size_t)shift}, DTYPE_BF16);
+        void *own[RESULTS], *asked[RESULTS];
+        run_engine(&rig, ATTENTION_TENSOR_CORES, NULL, own);
+        run_engine(&rig, ATTENTION_AUTO, own, asked);
+        const bool out = memcmp(own[0], asked[0], tensor_bytes(rig.result[0])) != 0;
+        const bool dq = memcmp(own[2], asked[2], tensor_bytes(rig.result[2])) != 0;
+        assert_int_equal(out, shift == 0);
+        assert_int_equal(dq, shift == 0 && passes == CUDNN_BOTH_PASSES);
+        free_bytes(own);
+        free_bytes(asked);
+        close_rig(&rig);
+    }
 }
 
 static void check_plain_is_used(const Problem *p, DType act) {
@@ -220,6 +286,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_engines_agree),
         cmocka_unit_test(test_what_tensor_cores_cannot_take),
+        cmocka_unit_test(test_cudnn_agrees),
+        cmocka_unit_test(test_cudnn_is_used),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,25 @@
-/* The CUDA backend against the float64 reference, four times over for the same bits. */
+/* The CUDA backend against the float64 reference, four times over for the same bits.
+ *
+ *   test_ops_cuda [cudnn]
+ *
+ * cudnn: attention only, by cuDNN in the place of our kernels. */
 #include "tests/ops/op_cases.h"
 
-int main(void) { return run_op_tests(BACKEND_CUDA, NULL); }
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <cmocka.h>
+
+int main(int argc, char **argv) {
+    OpTestPlan plan = {.kind = BACKEND_CUDA, .runs = 4};
+    if (argc == 1) return run_op_plan(&plan);
+    if (argc != 2 || strcmp(argv[1], "cudnn") != 0) {
+        fprintf(stderr, "usage: test_ops_cuda [cudnn]\n");
+        return 2;
+    }
+    plan.attention = ATTENTION_CUDNN;
+    cmocka_set_test_filter("attention*");
+    return run_op_plan(&plan);
+}

@@ -12,7 +12,8 @@ typedef struct OpCase {
     bool typed; /* run for F32 and BF16; else for F32 only */
 } OpCase;
 
-extern const OpCase linear_cases[], lora_cases[], network_cases[], training_cases[], gradient_cases[]; /* each ends with a NULL name */
+extern const OpCase linear_cases[], lora_cases[], network_cases[], training_cases[],
+    gradient_cases[]; /* each ends with a NULL name */
 
 /* How the table is run on a backend. */
 typedef struct OpTestPlan {
@@ -23,7 +24,8 @@ typedef struct OpTestPlan {
     /* For slow backends, 0 = no limit: a shape of more than most_tokens tokens has all its sequences divided by the smallest
      * number that helps; one of more than most_tokens_repeated (after that) gets only the first two runs. */
     int64_t most_tokens, most_tokens_repeated;
-    bool beside_cpu; /* also compare with what the CPU backend gives, within twice what the reference allows */
+    AttentionEngine attention; /* AUTO: as the device is opened */
+    bool beside_cpu;           /* also compare with what the CPU backend gives, within twice what the reference allows */
 } OpTestPlan;
 
 enum { MAX_RUNS = 5 };

@@ -108,6 +108,9 @@ int run_op_plan(const OpTestPlan *plan) {
     for (int i = 0; i < plan->runs; ++i) {
         if (!open_device(plan->kind, i + 1, &devices[i])) return 1; /* a GPU has no use for the number of threads */
         if (plan->ops) devices[i]->ops = plan->ops;
+        Status status = plan->attention ? device_set_attention(devices[i], plan->attention) : STATUS_OK;
+        if (status) fprintf(stderr, "attention: %s\n", status_message(status));
+        if (status) return 1;
     }
     if (plan->beside_cpu && !open_device(BACKEND_CPU, 1, &cpu)) return 1;
     static Parameter parameters[MAX_CASES];
