@@ -15,6 +15,7 @@ safetensors. Texts are written here, nothing is downloaded; seeds are fixed.
 """
 
 import argparse
+import collections
 import importlib.metadata
 import json
 import pathlib
@@ -26,7 +27,9 @@ import torch
 import transformers
 from bert_score.utils import get_tokenizer, sent_encode
 from safetensors.torch import save_file
-from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from transformers import (BartConfig, BartModel, BertConfig, BertModel, BertTokenizer, BertTokenizerFast, PreTrainedTokenizerFast,
                           RobertaConfig, RobertaModel, RobertaTokenizerFast)
 
@@ -65,6 +68,7 @@ HARD = [
     ENGLISH,
 ]
 HIDDEN = [0, 7, 2]  # of HARD
+WORDPIECES = 400
 
 PAIRS = [
     ("The committee met on Tuesday.", "The committee discussed the budget on Tuesday."),
@@ -92,11 +96,22 @@ def randomize(model, seed, scale):
     return model.eval()
 
 
-def train_wordpiece(lower):
-    trainer = BertWordPieceTokenizer(lowercase=lower)
-    texts = [ENGLISH] * 4 + [HARD[i] for i in (5, 7, 18, 20)]
-    trainer.train_from_iterator(texts, vocab_size=380, min_frequency=1, limit_alphabet=140, show_progress=False)
-    return trainer
+def make_wordpiece(lower):
+    """Tokens by id: special ones, characters, then the most frequent beginnings and insides of words. The library's trainer
+    would break ties otherwise every time."""
+    normalizer, cutter = BertNormalizer(lowercase=lower), BertPreTokenizer()
+    words = collections.Counter()
+    for text in [ENGLISH] * 4 + [HARD[i] for i in (5, 7, 18, 20)]:
+        words.update(word for word, _ in cutter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted(set("".join(words)))
+    pieces = collections.Counter()
+    for word, count in words.items():
+        for start in range(len(word)):
+            for end in range(start + 2, min(len(word), start + 7) + 1):
+                pieces[("##" if start else "") + word[start:end]] += count * (end - start)
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + characters + ["##" + c for c in characters if c.isalnum()]
+    tokens += sorted(pieces, key=lambda piece: (-pieces[piece], piece))[: WORDPIECES - len(tokens)]
+    return tokens
 
 
 def train_byte_level():
@@ -110,18 +125,16 @@ def write_json(path, value):
     path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
-def write_vocab(folder, trainer):
+def write_vocab(folder, tokens):
     folder.mkdir(parents=True, exist_ok=True)
-    vocab = trainer.get_vocab()
-    tokens = sorted(vocab, key=vocab.get)
     (folder / "vocab.txt").write_text("".join(token + "\n" for token in tokens))
 
 
 def make_tokenizers(out):
-    write_vocab(out / "bert", train_wordpiece(True))
+    write_vocab(out / "bert", make_wordpiece(True))
     write_json(out / "bert" / "tokenizer_config.json",
                {"do_lower_case": True, "model_max_length": 60, "tokenizer_class": "BertTokenizer"})
-    write_vocab(out / "bert-cased", train_wordpiece(False))
+    write_vocab(out / "bert-cased", make_wordpiece(False))
     # No limit, as Transformers writes it: an integer of more than 64 bits.
     write_json(out / "bert-cased" / "tokenizer_config.json", {"do_lower_case": False, "model_max_length": int(1e30)})
     for name in ("roberta", "bart"):

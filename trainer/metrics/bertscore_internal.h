@@ -15,7 +15,7 @@ struct Bertscore {
     Device *device; /* borrowed */
     Encoder *encoder;
     EncoderTokenizer *tokenizer;
-    int64_t max_length; /* tokens of a text, special ones included */
+    int64_t max_length;   /* tokens of a text, special ones included */
     int64_t window_bytes; /* of hidden states held at a time */
     bool prefix_space;
     bool idf, rescale;
