@@ -67,25 +67,29 @@ static Tensor member_of(const Stack *stack, Tensor all, int i) {
                      stack->ranks.ranks[i]);
 }
 
-static Status low_rank_forward(Tape *tape, Value *x, GroupState *group, Stack *stack, Value **out) {
-    const Ops *ops = tape_ops(tape);
-    Device *device = tape_device(tape);
+static Status down(Tape *tape, Value *x, const GroupState *group, Stack *stack) {
     int64_t elements = x->data.shape[0] * stack->a.shape[0];
     TRY(tape_value(tape, x->data.dtype, 1, &elements, false, &stack->low_rank));
-    TRY(ops->lora_down(device, stack->low_rank->data, x->data, stack->a, stack->ranks, group->layout, group->dropout));
+    return tape_ops(tape)->lora_down(tape_device(tape), stack->low_rank->data, x->data, stack->a, stack->ranks, group->layout,
+                                     group->dropout);
+}
+
+static Status up(Tape *tape, const GroupState *group, const Stack *stack, Value **out) {
     for (int i = 0; i < stack->ranks.count; ++i) {
         const Lora *lora = &group->linears[stack->members[i]]->lora;
-        TRY(ops->matmul(device, tape_arena(tape), out[stack->members[i]]->data, member_of(stack, stack->low_rank->data, i), false,
-                        lora->b->value, true, tensor_absent(), lora->scale, 0.0f));
+        TRY(tape_ops(tape)->matmul(tape_device(tape), tape_arena(tape), out[stack->members[i]]->data,
+                                   member_of(stack, stack->low_rank->data, i), false, lora->b->value, true, tensor_absent(),
+                                   lora->scale, 0.0f));
     }
     return STATUS_OK;
 }
 
 static Status group_forward(Tape *tape, Value *x, GroupState *group, bool needs_gradient, Value **out) {
+    for (int i = 0; i < group->stack_count; ++i) TRY(down(tape, x, group, &group->stacks[i]));
     for (int i = 0; i < group->count; ++i)
         TRY(tape_value(tape, x->data.dtype, 2, (int64_t[]){x->data.shape[0], group->linears[i]->weight->shape[0]}, needs_gradient,
                        &out[i]));
-    for (int i = 0; i < group->stack_count; ++i) TRY(low_rank_forward(tape, x, group, &group->stacks[i], out));
+    for (int i = 0; i < group->stack_count; ++i) TRY(up(tape, group, &group->stacks[i], out));
     for (int i = 0; i < group->count; ++i) {
         const Linear *linear = group->linears[i];
         TRY(tape_ops(tape)->matmul(tape_device(tape), tape_arena(tape), out[i]->data, x->data, false, linear->weight->value, true,

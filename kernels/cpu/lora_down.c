@@ -144,7 +144,7 @@ Status cpu_lora_down(Device *device, Tensor p, Tensor x, Tensor a, LoraStack sta
         TRY(prepare(&d, &all));
     }
     int failed = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) if (l->tokens > d.tokens)
     for (int64_t first = 0; first < l->tokens; first += d.tokens) {
         int error = block_of_tokens(&d, omp_get_thread_num(), first);
         if (error) {
