@@ -34,8 +34,8 @@ typedef struct MatmulPlanning {
     /* Takes the plans of a table in the place of what the device has. STATUS_INVALID for bytes that are none; then the device
      * is as before. */
     Status (*read_table)(Device *, const char *bytes, size_t length);
-    /* From now on the first product that has no plan is told in the log: all of a training step should have one. */
-    void (*watch)(Device *);
+    /* on: the next product that has no plan is told in the log, since all of a training step should have one. */
+    void (*watch)(Device *, bool on);
 } MatmulPlanning;
 
 const MatmulPlanning *matmul_planning(const Device *device);

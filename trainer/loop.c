@@ -176,7 +176,7 @@ static bool due(int64_t step, int64_t every) { return every > 0 && step % every 
 static Status run_steps(Loop *loop) {
     TrainingState *state = &loop->state;
     const TrainingOptions *training = &loop->session->options->training;
-    matmul_table_watch(loop->session);
+    matmul_table_watch(loop->session, true);
     bool stop = out_of_patience(loop); /* a run that stopped early stays stopped when it is started again */
     while (state->step < loop->plan->total_steps && !stop) {
         TRY(step_and_report(loop));
@@ -324,7 +324,7 @@ Status train_run(Session *session, TrainingData *data, const Plan *plan, const c
 static Status bench_steps(Loop *loop, int64_t steps, BenchResult *out) {
     StepBatch batch;
     StepReport report;
-    matmul_table_watch(loop->session);
+    matmul_table_watch(loop->session, true);
     for (int64_t i = 0; i < steps; ++i) {
         TRY(train_step(loop, &batch, &report));
         out->step_seconds[i] = report.step_seconds;
@@ -342,6 +342,7 @@ Status train_bench(Session *session, TrainingData *data, const Plan *plan, int64
     Loop loop = {.session = session, .data = data, .plan = plan, .state = training_state_new()};
     Status status = communicator_agree(session->communicator, session_explain_memory(session, open_steps(&loop)));
     if (!status) status = bench_steps(&loop, steps, out);
+    matmul_table_watch(session, false);
     close_loop(&loop);
     return status;
 }

@@ -105,9 +105,9 @@ Status matmul_table_agree(Session *session, WorstBatch worst) {
     return communicator_agree(c, c->rank == 0 ? STATUS_OK : use_table(session, planning, worst, library));
 }
 
-void matmul_table_watch(Session *session) {
+void matmul_table_watch(Session *session, bool on) {
     const MatmulPlanning *planning = matmul_planning(session->device);
-    if (planning && session->matmul_table.length > 0) planning->watch(session->device);
+    if (planning && session->matmul_table.length > 0) planning->watch(session->device, on);
 }
 
 Status matmul_table_keep(const Session *session) {

@@ -10,8 +10,8 @@
 /* Collective. Behind the arena, which lends memory for measuring. Does nothing on a backend without a choice. worst: the
  * largest micro-batch of the run. */
 Status matmul_table_agree(Session *session, WorstBatch worst);
-/* From now on the log tells of the first product that the table lacks. */
-void matmul_table_watch(Session *session);
+/* on: the log tells of the next product that the table lacks. */
+void matmul_table_watch(Session *session, bool on);
 /* Rank 0, when the run directory may be written to: keeps a table that is not there yet. */
 Status matmul_table_keep(const Session *session);
 

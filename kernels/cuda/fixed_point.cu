@@ -1,6 +1,7 @@
 #include "kernels/cuda/common.cuh"
 
-/* Both kernels move 12 bytes per element and are bound by memory; one element per thread coalesces well enough. */
+/* One pass each over the flat buffers, bound by memory: 24 bytes per element to accumulate, 20 to convert. One element per
+ * thread coalesces well enough. */
 __global__ void fixed_point_accumulate_kernel(int64_t *__restrict__ q, int32_t *flag, float *__restrict__ x, int64_t elements) {
     const int64_t i = blockIdx.x * (int64_t)blockDim.x + threadIdx.x;
     if (i >= elements) return;

@@ -309,7 +309,7 @@ static Status read_table(Device *device, const char *bytes, size_t length) {
     return STATUS_OK;
 }
 
-static void watch(Device *device) { cuda_context(device)->plans->watched = true; }
+static void watch(Device *device, bool on) { cuda_context(device)->plans->watched = on; }
 
 extern "C" const MatmulPlanning *matmul_planning_cuda(void) {
     static const MatmulPlanning planning = {library_name, choose_plans, write_table, read_table, watch};
