@@ -27,10 +27,10 @@ set(ON_HOST_CUDA ${ON_HOST_KERNELS} ${ON_HOST}/self_test.cu)
 set_source_files_properties(${ON_HOST_CUDA} PROPERTIES LANGUAGE CXX)
 add_library(adamem_cuda_on_host SHARED ${ON_HOST_CUDA} ${PROJECT_SOURCE_DIR}/kernels/cuda/ops_cuda.c ${ON_HOST}/fibre.cpp
                                        ${ON_HOST}/launch.cpp ${ON_HOST}/streams.cpp ${ON_HOST}/memory.cpp
-                                       ${ON_HOST}/runtime.cpp ${ON_HOST}/cublaslt.cpp)
+                                       ${ON_HOST}/runtime.cpp ${ON_HOST}/cublaslt.cpp ${ON_HOST}/cudnn.cpp)
 set_target_properties(adamem_cuda_on_host PROPERTIES CXX_STANDARD 17 CXX_STANDARD_REQUIRED ON)
 target_include_directories(adamem_cuda_on_host BEFORE PRIVATE ${ON_HOST}/include)
-target_compile_definitions(adamem_cuda_on_host PRIVATE ADAMEM_CUDA_ON_HOST=1 ADAMEM_CUDA_ARCHITECTURES="80-emulated")
+target_compile_definitions(adamem_cuda_on_host PRIVATE ADAMEM_CUDA_ON_HOST=1 ADAMEM_HAVE_CUDNN=1 ADAMEM_CUDA_ARCHITECTURES="80-emulated")
 target_compile_options(adamem_cuda_on_host PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${ON_HOST_OPTIONS}>)
 
 # kernels/ as a program with CUDA has it, with the CPU backend to compare with. Objects, not an archive: a linker looks into
