@@ -73,8 +73,20 @@ function(adamem_on_host_program name)
 endfunction()
 adamem_on_host_program(adamem_on_host ${PROJECT_SOURCE_DIR}/trainer/main.c)
 
+foreach(dtype float32 bfloat16)
+  add_test(NAME program_cuda_on_host_${dtype} COMMAND ${ON_HOST}/program.sh $<TARGET_FILE:adamem_on_host> ${dtype})
+  set_tests_properties(program_cuda_on_host_${dtype} PROPERTIES LABELS same_bits TIMEOUT 600)
+endforeach()
+
+# A GPU that is lost on one of two ranks: at once, while weights are loaded, in a step.
+foreach(call 1 40 2000)
+  add_test(NAME lost_gpu_cuda_on_host_${call}
+           COMMAND ${ON_HOST}/lost_gpu.sh $<TARGET_FILE:adamem_on_host> ${call})
+  set_tests_properties(lost_gpu_cuda_on_host_${call} PROPERTIES LABELS unit TIMEOUT 120 PROCESSORS 2 SKIP_RETURN_CODE 77)
+endforeach()
+
 # The parity tests on the emulated GPU: the same goldens, the same tolerances.
-foreach(name parity steps invariance rules export)
+foreach(name parity steps rules export)
   set(test test_${name}_cuda_on_host)
   set(PARITY ${PROJECT_SOURCE_DIR}/tests/parity)
   adamem_on_host_program(${test} ${PARITY}/test_${name}.c ${PARITY}/golden.c ${PARITY}/rig.c)
@@ -94,6 +106,12 @@ foreach(test plan_step matmul_table)
   target_link_libraries(test_${test}_cuda_on_host PRIVATE deps::cmocka)
   add_test(NAME test_${test}_cuda_on_host COMMAND test_${test}_cuda_on_host)
   set_tests_properties(test_${test}_cuda_on_host PROPERTIES LABELS unit TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
+endforeach()
+
+foreach(mode work-late copies-late all-late)
+  add_test(NAME test_device_cuda_on_host_${mode} COMMAND test_device_cuda_on_host)
+  set_tests_properties(test_device_cuda_on_host_${mode} PROPERTIES LABELS unit TIMEOUT 120
+                       ENVIRONMENT "CUDA_ON_HOST_STREAMS=${mode};CUDA_ON_HOST_GUARD=1")
 endforeach()
 
 # What the CUDA compiler reports on the kernels: needs its objects and cuobjdump.

@@ -252,6 +252,7 @@ static void test_twenty_steps(void **state) {
 static void test_wrong_training(void **state) {
     static const char *const controls[] = {"no_clipping", "no_weight_decay", "adam_epsilon_x100"};
     World *world = *state;
+    if (strcmp(PARITY_BACKEND, "cpu") != 0) skip(); /* it tests the test, for three times twenty steps */
     JsonValue *meta = golden_meta("train20");
     for (size_t i = 0; i < 3; ++i) {
         Rig rig;
