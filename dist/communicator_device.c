@@ -97,6 +97,21 @@ static Status create(Communicator *control, Device *device, const DeviceCommunic
 }
 #endif
 
+void communicator_device_library(char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]) {
+#ifdef ADAMEM_HAVE_NCCL
+    NcclLibrary *library = NULL;
+    Status absent = nccl_library_open(device_communicator_settings.library, &library);
+    if (absent)
+        snprintf(about, DEVICE_COMMUNICATOR_ABOUT_BYTES, "none: %s", status_message(absent));
+    else
+        nccl_library_version(library, about, DEVICE_COMMUNICATOR_ABOUT_BYTES);
+    status_free(absent);
+    nccl_library_close(library);
+#else
+    snprintf(about, DEVICE_COMMUNICATOR_ABOUT_BYTES, "none: this program was built without NCCL");
+#endif
+}
+
 Status communicator_device_create(Communicator *control, Device *device, const DeviceCommunicatorSettings *settings,
                                   Communicator **out, char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]) {
     const char *reason = NULL;

@@ -26,6 +26,9 @@ extern const DeviceCommunicatorSettings device_communicator_settings;
 
 enum { DEVICE_COMMUNICATOR_ABOUT_BYTES = 256 };
 
+/* Which NCCL this program would use, "NCCL 2.28.9", or why none. For reports. */
+void communicator_device_library(char about[DEVICE_COMMUNICATOR_ABOUT_BYTES]);
+
 /* Collective, over the ranks of `control` (MPI). *out NULL without error where there is none: then about says why in a line,
  * the same on every rank; else it names the library. device must outlive the communicator, whose operations are issued to the
  * device's stream and have finished when they return. An error may be this rank's alone; it ends the job. */

@@ -33,3 +33,4 @@ adamem_gpu_test(test_ops_cuda ${GPU_TESTS_FOLDER}/test_ops_cuda.c ${GPU_OP_SOURC
 
 # Built with the tests, because it is carried to the GPU machine with them; run by hand.
 adamem_gpu_test(bench_attention ${GPU_TESTS_FOLDER}/bench_attention.c)
+adamem_gpu_test(bench_lora ${GPU_TESTS_FOLDER}/bench_lora.c)

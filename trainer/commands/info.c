@@ -1,6 +1,8 @@
 /* adamem info: what a bug report needs. */
 #include "trainer/commands/commands.h"
 
+#include "dist/communicator_device.h"
+#include "kernels/libraries.h"
 #include "trainer/commands/command_line.h"
 #include "trainer/ranks.h"
 #include "trainer/session.h"
@@ -54,6 +56,17 @@ static Status fill_ranks(JsonValue *object, const RankInfo *infos, int world) {
     return STATUS_OK;
 }
 
+/* What is found on this machine, whether or not a GPU is there to use it. */
+static Status fill_libraries(JsonValue *object) {
+    char blas[LIBRARY_ABOUT_BYTES], cudnn[LIBRARY_ABOUT_BYTES], nccl[DEVICE_COMMUNICATOR_ABOUT_BYTES];
+    library_about_blas(blas);
+    library_about_cudnn(cudnn);
+    communicator_device_library(nccl);
+    TRY(json_value_set_string(object, "cublaslt", blas));
+    TRY(json_value_set_string(object, "cudnn", cudnn));
+    return json_value_set_string(object, "nccl", nccl);
+}
+
 static Status fill(JsonValue *object, const RankInfo *infos, int world) {
     const char *why = "";
     struct utsname system;
@@ -65,6 +78,7 @@ static Status fill(JsonValue *object, const RankInfo *infos, int world) {
         TRY(json_value_set_string(object, "cuda", "available"));
     else
         TRY(json_value_set_string(object, "cuda", why));
+    TRY(fill_libraries(object));
     TRY(json_value_set_integer(object, "cores", sysconf(_SC_NPROCESSORS_ONLN)));
     TRY(json_value_set_integer(object, "memory_bytes", (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGE_SIZE)));
     TRY(json_value_set_integer(object, "world_size", world));
