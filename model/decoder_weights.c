@@ -146,8 +146,19 @@ static Status load_entry(Parameters *parameters, Parameter *parameter, const Saf
     return STATUS_OK;
 }
 
+static Status load_base(Decoder *decoder, const Safetensors *weights) {
+    Parameters *parameters = decoder->parameters;
+    TRY(staging_create(parameters->device, &parameters->staging));
+    Status status = STATUS_OK;
+    for (size_t i = 0; i < decoder->base_count && !status; ++i) status = load_entry(parameters, parameters->items[i], weights);
+    if (!status) status = staging_finish(parameters->staging);
+    staging_destroy(parameters->staging);
+    parameters->staging = NULL;
+    return status;
+}
+
 Status decoder_load(Decoder *decoder, const Safetensors *weights) {
-    for (size_t i = 0; i < decoder->base_count; ++i) TRY(load_entry(decoder->parameters, decoder->parameters->items[i], weights));
+    TRY(load_base(decoder, weights));
     size_t unused = 0;
     for (size_t i = 0; i < safetensors_count(weights); ++i) {
         const char *name = safetensors_at(weights, i)->name;

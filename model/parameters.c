@@ -168,6 +168,7 @@ Status parameter_load(Parameters *p, Parameter *parameter, const char *dtype, co
             return STATUS_OK;
         }
         TRY(own_value(p, parameter));
+        if (p->staging) return staging_upload(p->staging, parameter->value.data, data, tensor_bytes(parameter->value));
         return device_upload(p->device, parameter->value.data, data, tensor_bytes(parameter->value));
     }
     int64_t n = parameter_elements(parameter);

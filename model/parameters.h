@@ -10,6 +10,7 @@
 #define MODEL_PARAMETERS_H
 
 #include "kernels/ops.h"
+#include "kernels/staging.h"
 
 #include <stdbool.h>
 
@@ -36,6 +37,7 @@ typedef struct Parameters {
     int64_t trainable_elements, frozen_elements;
     Tensor master, gradient, exp_avg, exp_avg_sq; /* [flat_elements] F32 */
     Tensor values;                                /* [flat_elements] BF16, absent in fp32 runs */
+    Staging *staging;                             /* while many tensors are loaded, for speed; else NULL */
 } Parameters;
 
 Status parameters_create(Device *device, DType dtype, Parameters **out);

@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "kernels/device.h"
+#include "kernels/staging.h"
 
 static void test_available_or_says_why(void **state) {
     (void)state;
@@ -89,12 +90,88 @@ static void test_rank_beyond_the_gpus_wraps_around(void **state) {
     device_close(first);
 }
 
+/* Pieces of every kind: several whole ones, a last short one, one alone; ready for work that is issued after finish. */
+static void test_staged_uploads(void **state) {
+    (void)state;
+    static const size_t sizes[] = {1, 4097, ((size_t)16 << 20), ((size_t)40 << 20) + 13};
+    Device *device = open_or_skip();
+    Staging *staging;
+    unsigned char *sent = malloc(sizes[3]), *received = malloc(sizes[3]);
+    void *first[4], *second[4];
+    assert_true(sent && received);
+    for (size_t i = 0; i < sizes[3]; ++i) sent[i] = (unsigned char)(i * 31 + (i >> 16));
+    assert_null(staging_create(device, &staging));
+    for (int i = 0; i < 4; ++i) {
+        assert_null(device_allocate(device, sizes[i], &first[i]));
+        assert_null(device_allocate(device, sizes[i], &second[i]));
+        assert_null(staging_upload(staging, first[i], sent + i, sizes[i] - (size_t)i));
+    }
+    assert_null(staging_finish(staging));
+    for (int i = 0; i < 4; ++i) assert_null(device_copy(device, second[i], first[i], sizes[i] - (size_t)i));
+    staging_destroy(staging);
+    for (int i = 0; i < 4; ++i) {
+        memset(received, 0, sizes[i]);
+        assert_null(device_download(device, received, second[i], sizes[i] - (size_t)i));
+        assert_memory_equal(received, sent + i, sizes[i] - (size_t)i);
+        device_release(device, first[i]);
+        device_release(device, second[i]);
+    }
+    device_close(device);
+    free(sent);
+    free(received);
+}
+
+/* Two slots take turns, as batches do: uploads beside the work, each waiting for what reads the slot, and the reverse. */
+static void test_events_order_the_queues(void **state) {
+    (void)state;
+    enum { COUNT = 50000, ROUNDS = 9 };
+    Device *device = open_or_skip();
+    DeviceEvent *uploaded[2], *used[2];
+    int *pinned[2], *results;
+    void *slot[2], *kept;
+    assert_null(device_allocate(device, sizeof(int) * COUNT * ROUNDS, &kept));
+    assert_null(device_allocate_pinned(device, sizeof(int) * COUNT * ROUNDS, (void **)&results));
+    for (int i = 0; i < 2; ++i) {
+        assert_null(device_event_create(device, &uploaded[i]));
+        assert_null(device_event_create(device, &used[i]));
+        assert_null(device_allocate(device, sizeof(int) * COUNT, &slot[i]));
+        assert_null(device_allocate_pinned(device, sizeof(int) * COUNT, (void **)&pinned[i]));
+    }
+    for (int round = 0; round < ROUNDS; ++round) {
+        int i = round % 2;
+        assert_null(device_event_wait(device, uploaded[i]));
+        for (int k = 0; k < COUNT; ++k) pinned[i][k] = round * 1000003 + k;
+        assert_null(device_queue_wait(device, DEVICE_UPLOADS, used[i]));
+        assert_null(device_upload_beside(device, slot[i], pinned[i], sizeof(int) * COUNT));
+        assert_null(device_event_mark(device, DEVICE_UPLOADS, uploaded[i]));
+        assert_null(device_queue_wait(device, DEVICE_WORK, uploaded[i]));
+        assert_null(device_copy(device, (int *)kept + (size_t)round * COUNT, slot[i], sizeof(int) * COUNT));
+        assert_null(device_event_mark(device, DEVICE_WORK, used[i]));
+    }
+    assert_null(device_download_later(device, results, kept, sizeof(int) * COUNT * ROUNDS));
+    assert_null(device_event_mark(device, DEVICE_WORK, used[0]));
+    assert_null(device_event_wait(device, used[0]));
+    for (int round = 0; round < ROUNDS; ++round)
+        for (int k = 0; k < COUNT; ++k) assert_int_equal(results[(size_t)round * COUNT + (size_t)k], round * 1000003 + k);
+    for (int i = 0; i < 2; ++i) {
+        device_event_destroy(device, uploaded[i]);
+        device_event_destroy(device, used[i]);
+        device_release(device, slot[i]);
+        device_release_pinned(device, pinned[i]);
+    }
+    device_release(device, kept);
+    device_release_pinned(device, results);
+    device_close(device);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_available_or_says_why),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_out_of_memory_names_the_sizes),
         cmocka_unit_test(test_rank_beyond_the_gpus_wraps_around),
+        cmocka_unit_test(test_staged_uploads),
+        cmocka_unit_test(test_events_order_the_queues),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
