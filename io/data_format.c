@@ -139,9 +139,15 @@ const char *data_format_completion_template(const DataFormat *format) {
 
 Status data_format_convert(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
     if (!json_value_is_object(record)) INVALID("expected a JSON object, found %s", json_value_type_name(record));
-    TRY(format->family->convert(format, scratch, record, out));
+    TRY(format->family->convert(format, scratch, record, &(SampleSink){.samples = out}));
     ++out->counts.records;
     return STATUS_OK;
+}
+
+Status data_format_examples(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, ExampleList *out) {
+    if (!json_value_is_object(record)) INVALID("expected a JSON object, found %s", json_value_type_name(record));
+    if (!format->settings.tokenizer) INVALID("generated text needs a tokenizer: model.path holds no tokenizer.json");
+    return format->family->convert(format, scratch, record, &(SampleSink){.examples = out});
 }
 
 /* A string as it is written in a configuration. */

@@ -7,6 +7,7 @@
 #ifndef IO_DATA_FORMAT_H
 #define IO_DATA_FORMAT_H
 
+#include "io/example_list.h"
 #include "io/json_value.h"
 #include "io/sample_list.h"
 #include "io/tokenizer.h"
@@ -36,6 +37,11 @@ bool data_format_needs_tokenizer(const char *format);
 bool data_format_takes_template(const char *format);
 /* Appends the samples of one record. Errors name the field, not file and line: the caller knows those. */
 Status data_format_convert(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out);
+/* Appends what the record asks and how it should be answered: prompts as in training, within max_length tokens of the settings,
+ * of which the answer takes none. References are the record's own text, before any template. Answers to one prompt that follow
+ * each other, also over records, make one example. Formats without a completion (text, tokens without labels) are
+ * STATUS_INVALID; tokens need a tokenizer here. */
+Status data_format_examples(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, ExampleList *out);
 /* The template in force, as written: settings or the format's default; "" where there is none. Borrowed. */
 const char *data_format_prompt_template(const DataFormat *format);
 const char *data_format_completion_template(const DataFormat *format);

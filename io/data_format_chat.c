@@ -161,20 +161,36 @@ static Status with_system(const DataFormat *format, const JsonValue *messages, J
     return STATUS_OK;
 }
 
-static Status add_chat(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *messages, SampleList *out) {
+/* A generation answers the conversation up to the last assistant turn. */
+static Status add_last_answer(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *messages, SampleText *sample,
+                              ExampleList *out) {
+    const char *answer = "";
+    size_t length = 0;
+    Message message = {.assistant = false};
+    for (size_t i = json_value_size(messages); i-- > 0 && !message.assistant;) {
+        TRY(read_message(messages, i, &message));
+        if (message.assistant) TRY(json_value_get_string(json_value_at(messages, i), "content", &answer, &length));
+    }
+    return data_format_add_example(format, scratch, sample, answer, length, out);
+}
+
+static Status add_chat(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *messages, const SampleSink *out) {
     const DataFormatSettings *s = &format->settings;
     SampleText sample = {0};
     MessageOrder *orders = calloc(json_value_size(messages) + 1, sizeof *orders);
     TRY_ALLOC(orders);
     Status status = plan_orders(messages, orders);
     if (!status) status = chat_sample(messages, orders, NULL, &sample);
-    if (!status) status = sample_text_encode(&sample, s->tokenizer, scratch, s->max_length, s->truncate, out);
+    if (!status && out->samples)
+        status = sample_text_encode(&sample, s->tokenizer, scratch, s->max_length, s->truncate, out->samples);
+    else if (!status)
+        status = add_last_answer(format, scratch, messages, &sample, out->examples);
     sample_text_free(&sample);
     free(orders);
     return status;
 }
 
-static Status convert_chat(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
+static Status convert_chat(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, const SampleSink *out) {
     JsonValue *messages;
     TRY(json_value_get_array(record, "messages", &messages));
     if (!json_value_size(messages)) INVALID("\"messages\" is empty");

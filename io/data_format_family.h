@@ -16,6 +16,12 @@ typedef struct FieldValue {
     size_t turns;
 } FieldValue;
 
+/* Where the samples of a record go: one of the two. */
+typedef struct SampleSink {
+    SampleList *samples;   /* to be trained */
+    ExampleList *examples; /* to be generated */
+} SampleSink;
+
 typedef struct DataFormatFamily {
     const char *name;
     /* NULL-terminated names of the template fields. */
@@ -23,8 +29,9 @@ typedef struct DataFormatFamily {
     /* Order in which each field is given up when a sample is too long, 0 = never (io/truncate.h). */
     int cut_order[MAXIMUM_FIELDS];
     const char *prompt, *completion; /* default templates; NULL: the format has no templates */
+    int answer;                      /* the field that a generation is compared with, where there are templates */
     const char *system;              /* system message of a format that is always a chat; NULL otherwise */
-    Status (*convert)(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out);
+    Status (*convert)(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, const SampleSink *out);
 } DataFormatFamily;
 
 struct DataFormat {
@@ -39,7 +46,11 @@ extern const DataFormatFamily data_format_cnn_dailymail, data_format_dialogsum, 
     data_format_qmsum, data_format_squality, data_format_memory, data_format_chat, data_format_text, data_format_tokens;
 
 /* Renders the templates with values [fields of the family], tokenizes and adds the sample. */
-Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, SampleList *out);
+Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, const SampleSink *out);
+/* What the rendered sample asks, and the text it should be answered with. Removes the answer from the sample; one without an
+ * answer is counted. */
+Status data_format_add_example(const DataFormat *format, TokenizerScratch *scratch, SampleText *sample, const char *answer,
+                               size_t length, ExampleList *out);
 /* What stands before the completion of that sample: appends its text (before shortening) and its ids (after). */
 Status data_format_prompt(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, Text *text,
                           TokenList *ids, bool *shortened);

@@ -74,7 +74,8 @@ static void memory_texts_free(MemoryTexts *t) {
     free(t->turn_ends);
 }
 
-static Status convert_memory(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
+static Status convert_memory(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record,
+                             const SampleSink *out) {
     MemoryTexts texts = {.turn_ends = NULL};
     FieldValue values[MAXIMUM_FIELDS] = {{0}};
     FieldValue *summary = &values[MEMORY_SUMMARY];
@@ -110,6 +111,7 @@ const DataFormatFamily data_format_memory = {
     .cut_order = {2, 1, 1, 0},
     .prompt = prompt_memory_summary,
     .completion = "{summary}",
+    .answer = MEMORY_SUMMARY,
     .system = prompt_memory_summary_system,
     .convert = convert_memory,
 };

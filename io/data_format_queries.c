@@ -26,7 +26,7 @@ static Status render_transcript(const JsonValue *record, Text *out) {
 }
 
 static Status add_queries(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, const char *key,
-                          const Text *transcript, SampleList *out) {
+                          const Text *transcript, const SampleSink *out) {
     JsonValue *queries;
     TRY(json_value_get_array(record, key, &queries));
     for (size_t i = 0; i < json_value_size(queries); ++i) {
@@ -42,7 +42,7 @@ static Status add_queries(const DataFormat *format, TokenizerScratch *scratch, c
     return STATUS_OK;
 }
 
-static Status convert_qmsum(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
+static Status convert_qmsum(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, const SampleSink *out) {
     Text transcript = {0};
     Status status = render_transcript(record, &transcript);
     if (!status) status = add_queries(format, scratch, record, "general_query_list", &transcript, out);
@@ -54,6 +54,7 @@ static Status convert_qmsum(const DataFormat *format, TokenizerScratch *scratch,
 const DataFormatFamily data_format_qmsum = {
     .name = "qmsum",
     .fields = {"query", "transcript", "answer"},
+    .answer = QMSUM_ANSWER,
     .cut_order = {0, 1, 0},
     .prompt = INSTRUCTION_PROMPT("query", "transcript"),
     .completion = "{answer}",
@@ -63,11 +64,12 @@ const DataFormatFamily data_format_qmsum = {
 enum { SQUALITY_QUESTION, SQUALITY_DOCUMENT, SQUALITY_RESPONSE };
 
 static Status add_responses(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *question, FieldValue *values,
-                            SampleList *out) {
+                            const SampleSink *out) {
     FieldValue *text = &values[SQUALITY_QUESTION], *response = &values[SQUALITY_RESPONSE];
     TRY(json_value_get_string(question, "question_text", &text->data, &text->length));
     JsonValue *responses;
     TRY(json_value_get_array(question, "responses", &responses));
+    if (out->examples && !json_value_size(responses)) ++out->examples->without_reference;
     for (size_t i = 0; i < json_value_size(responses); ++i) {
         Status status = json_value_get_string(json_value_at(responses, i), "response_text", &response->data, &response->length);
         if (!status) status = data_format_add(format, scratch, values, out);
@@ -76,7 +78,8 @@ static Status add_responses(const DataFormat *format, TokenizerScratch *scratch,
     return STATUS_OK;
 }
 
-static Status convert_squality(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
+static Status convert_squality(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record,
+                               const SampleSink *out) {
     FieldValue values[MAXIMUM_FIELDS] = {{0}};
     FieldValue *document = &values[SQUALITY_DOCUMENT];
     TRY(json_value_get_string(record, "document", &document->data, &document->length));
@@ -92,6 +95,7 @@ static Status convert_squality(const DataFormat *format, TokenizerScratch *scrat
 const DataFormatFamily data_format_squality = {
     .name = "squality",
     .fields = {"question", "document", "response"},
+    .answer = SQUALITY_RESPONSE,
     .cut_order = {0, 1, 0},
     .prompt = INSTRUCTION_PROMPT("question", "document"),
     .completion = "{response}",

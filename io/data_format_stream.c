@@ -16,15 +16,16 @@ static Status add_windows(const TokenList *ids, int64_t max_length, SampleList *
     return STATUS_OK;
 }
 
-static Status convert_text(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
+static Status convert_text(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, const SampleSink *out) {
     const DataFormatSettings *s = &format->settings;
     const char *text;
     size_t length;
+    if (out->examples) INVALID("format text has no completion: there is nothing to compare a generation with");
     TRY(json_value_get_string(record, "text", &text, &length));
     TokenList ids = {0};
     Status status = tokenizer_encode(s->tokenizer, scratch, text, length, &ids);
     if (!status) status = token_list_push(&ids, tokenizer_eos_id(s->tokenizer));
-    if (!status) status = add_windows(&ids, s->max_length, out);
+    if (!status) status = add_windows(&ids, s->max_length, out->samples);
     token_list_free(&ids);
     return status;
 }
@@ -69,11 +70,36 @@ static Status add_tokens(const DataFormat *format, const TokenList *ids, const T
     return STATUS_OK;
 }
 
-static Status convert_tokens(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record, SampleList *out) {
+/* The last stretch of labels is what should be generated. Nobody knows what could be cut from ids. */
+static Status add_tokens_example(const DataFormat *format, const TokenList *ids, const TokenList *labels, ExampleList *out) {
+    size_t end = labels->count, start;
+    while (end > 0 && labels->ids[end - 1] == LABEL_IGNORED) --end;
+    for (start = end; start > 0 && labels->ids[start - 1] != LABEL_IGNORED;) --start;
+    if (start == end) {
+        ++out->without_reference;
+        return STATUS_OK;
+    }
+    const char *bytes = (const char *)ids->ids; /* two prompts are the same when their ids are */
+    size_t length = start * sizeof *ids->ids;
+    TokenList prompt = {.ids = ids->ids, .count = start};
+    PromptFit fit = (int64_t)start > format->settings.max_length ? PROMPT_TOO_LONG : PROMPT_WHOLE;
+    if (!example_list_asks(out, bytes, length)) TRY(example_list_add(out, bytes, length, &prompt, fit));
+    Text answer = {0};
+    Status status = tokenizer_decode(format->settings.tokenizer, labels->ids + start, end - start, true, &answer);
+    if (!status) status = example_list_refer(out, answer.data ? answer.data : "", answer.length);
+    text_free(&answer);
+    return status;
+}
+
+static Status convert_tokens(const DataFormat *format, TokenizerScratch *scratch, const JsonValue *record,
+                             const SampleSink *out) {
     (void)scratch;
     TokenList ids = {0}, labels = {0};
+    if (out->examples && !json_value_get(record, "labels"))
+        INVALID("format tokens needs \"labels\": without them there is nothing to compare a generation with");
     Status status = read_sample(format, record, &ids, &labels);
-    if (!status) status = add_tokens(format, &ids, &labels, out);
+    if (!status && out->samples) status = add_tokens(format, &ids, &labels, out->samples);
+    if (!status && out->examples) status = add_tokens_example(format, &ids, &labels, out->examples);
     token_list_free(&ids);
     token_list_free(&labels);
     return status;

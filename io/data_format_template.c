@@ -78,12 +78,33 @@ static Status render(const DataFormat *format, const FieldValue *values, SampleT
     return format->chat ? render_chat(format, values, sample) : render_raw(format, values, sample);
 }
 
-Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, SampleList *out) {
+Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, const SampleSink *out) {
     SampleText sample = {0};
     Status status = render(format, values, &sample);
     const DataFormatSettings *s = &format->settings;
-    if (!status) status = sample_text_encode(&sample, s->tokenizer, scratch, s->max_length, s->truncate, out);
+    const FieldValue *answer = &values[format->family->answer];
+    if (!status && out->samples)
+        status = sample_text_encode(&sample, s->tokenizer, scratch, s->max_length, s->truncate, out->samples);
+    else if (!status)
+        status = data_format_add_example(format, scratch, &sample, answer->data, answer->length, out->examples);
     sample_text_free(&sample);
+    return status;
+}
+
+Status data_format_add_example(const DataFormat *format, TokenizerScratch *scratch, SampleText *sample, const char *answer,
+                               size_t length, ExampleList *out) {
+    const DataFormatSettings *s = &format->settings;
+    TokenList ids = {0};
+    PromptFit fit;
+    if (!sample_text_keep_prompt(sample)) {
+        ++out->without_reference;
+        return STATUS_OK;
+    }
+    if (example_list_asks(out, sample->text.data, sample->text.length)) return example_list_refer(out, answer, length);
+    Status status = sample_text_fit_prompt(sample, s->tokenizer, scratch, s->max_length, s->truncate, &ids, &fit);
+    if (!status) status = example_list_add(out, sample->text.data, sample->text.length, &ids, fit);
+    if (!status) status = example_list_refer(out, answer, length);
+    token_list_free(&ids);
     return status;
 }
 

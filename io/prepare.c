@@ -27,7 +27,7 @@ static void hash_string(Sha256 *hash, const char *string) {
 static void hash_integer(Sha256 *hash, int64_t value) { sha256_update(hash, &value, sizeof value); }
 
 /* Configured templates are for the sources that take one; beside such a source the others go without. */
-static Status create_format(const PrepareSettings *settings, const PrepareSource *source, DataFormat **out) {
+Status prepare_create_format(const PrepareSettings *settings, const PrepareSource *source, DataFormat **out) {
     DataFormatSettings format = settings->format;
     format.format = source->format;
     bool used = false;
@@ -39,7 +39,7 @@ static Status create_format(const PrepareSettings *settings, const PrepareSource
 static Status hash_source(const PrepareSettings *settings, const PrepareSource *source, Sha256 *hash) {
     char content[65];
     DataFormat *format;
-    TRY(create_format(settings, source, &format));
+    TRY(prepare_create_format(settings, source, &format));
     Status status = content_hash(source->path, content);
     if (!status) {
         hash_string(hash, source->format);
@@ -119,7 +119,7 @@ Status prepare_parts(const PrepareSettings *settings, const char *directory, con
     Status status = STATUS_OK;
     for (int64_t i = 0; i < settings->source_count && !status; ++i) {
         DataFormat *format;
-        TRY_GOTO(create_format(settings, &settings->sources[i], &format), done);
+        TRY_GOTO(prepare_create_format(settings, &settings->sources[i], &format), done);
         status = prepare_source(settings, i, format, directory, key, &batches[i]);
         data_format_destroy(format);
     }

@@ -36,6 +36,8 @@ typedef struct PrepareCounts {
 } PrepareCounts;
 void prepare_counts_free(PrepareCounts *counts);
 
+/* The format of one source with its settings: templates are for the sources that take one, where any does. */
+Status prepare_create_format(const PrepareSettings *settings, const PrepareSource *source, DataFormat **out);
 /* SHA-256 over all that decides the tokens: content of the files, formats, templates, limits, tokenizer, program data
  * version; not over paths, weights, ranks and threads. */
 Status prepare_key(const PrepareSettings *settings, char key[65]);

@@ -187,25 +187,50 @@ Status sample_text_encode(const SampleText *sample, const Tokenizer *tokenizer, 
     return status;
 }
 
-/* Forgets everything from the first labelled piece on. */
-static void keep_prompt(SampleText *sample) {
-    sample->append_eos = false;
-    for (size_t i = 0; i < sample->count; ++i) {
-        if (!sample->pieces[i].label) continue;
-        sample->count = i;
-        sample->text.length = sample->pieces[i].start;
-        sample->text.data[sample->text.length] = 0;
+bool sample_text_keep_prompt(SampleText *sample) {
+    size_t first = sample->count;
+    for (size_t i = sample->count; i-- > 0;) {
+        if (sample->pieces[i].label)
+            first = i;
+        else if (first < sample->count)
+            break;
     }
+    if (first == sample->count) return false;
+    sample->append_eos = false;
+    sample->count = first;
+    sample->text.length = sample->pieces[first].start;
+    if (sample->text.data) sample->text.data[sample->text.length] = 0;
+    return true;
+}
+
+static Status fit_prompt(Encoder *e, int64_t max_length, bool truncate, PromptFit *fit) {
+    bool fits = true;
+    TRY(encode_pieces(e));
+    *fit = PROMPT_WHOLE;
+    if ((int64_t)e->input_ids.count <= max_length) return STATUS_OK;
+    if (truncate) TRY(encode_shortened(e, max_length, &fits));
+    *fit = truncate && fits ? PROMPT_SHORTENED : PROMPT_TOO_LONG;
+    return STATUS_OK;
+}
+
+Status sample_text_fit_prompt(const SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
+                              bool truncate, TokenList *ids, PromptFit *fit) {
+    Encoder encoder = {.sample = sample, .tokenizer = tokenizer, .scratch = scratch};
+    Status status = fit_prompt(&encoder, max_length, truncate, fit);
+    if (!status && *fit != PROMPT_TOO_LONG) status = token_list_append(ids, encoder.input_ids.ids, encoder.input_ids.count);
+    encoder_free(&encoder);
+    return status;
 }
 
 Status sample_text_encode_prompt(SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
                                  bool truncate, TokenList *ids, bool *shortened) {
-    keep_prompt(sample);
-    Encoder encoder = {.sample = sample, .tokenizer = tokenizer, .scratch = scratch};
-    bool fits = true;
-    Status status = encode_within(&encoder, max_length, truncate, &fits, shortened);
-    if (!status && !fits) status = INVALID_INPUT("the prompt's template alone has more than %lld tokens", (long long)max_length);
-    if (!status) status = token_list_append(ids, encoder.input_ids.ids, encoder.input_ids.count);
-    encoder_free(&encoder);
-    return status;
+    PromptFit fit;
+    sample_text_keep_prompt(sample);
+    TRY(sample_text_fit_prompt(sample, tokenizer, scratch, max_length, truncate, ids, &fit));
+    *shortened = fit == PROMPT_SHORTENED;
+    if (fit == PROMPT_TOO_LONG && truncate)
+        INVALID("the prompt's template alone has more than %lld tokens", (long long)max_length);
+    if (fit == PROMPT_TOO_LONG)
+        INVALID("the prompt is longer than data.max_length, %lld, and data.truncate is false", (long long)max_length);
+    return STATUS_OK;
 }

@@ -8,6 +8,7 @@
 #ifndef IO_SAMPLE_TEXT_H
 #define IO_SAMPLE_TEXT_H
 
+#include "io/example_list.h"
 #include "io/sample_list.h"
 #include "io/tokenizer.h"
 
@@ -38,9 +39,15 @@ Status sample_text_append(SampleText *sample, const char *bytes, size_t length, 
  * it (content that starts with a line break after "assistant\n"). */
 Status sample_text_encode(const SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
                           bool truncate, SampleList *out);
-/* The same for inference: removes the first labelled piece and all behind it, and appends the ids of what is left, which are
- * those that the sample's training begins with. *shortened: it did not fit as it was. STATUS_INVALID if the template alone
- * exceeds max_length, or if `truncate` is false and something had to go. */
+/* For inference: removes the last labelled stretch of text (of a chat: the last answer) and all behind it. False, and nothing
+ * removed, when nothing is labelled. */
+bool sample_text_keep_prompt(SampleText *sample);
+/* Appends the ids of a sample that is a prompt alone: those that its training begins with. Nothing where *fit says that there
+ * are none; without `truncate` nothing is cut. */
+Status sample_text_fit_prompt(const SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
+                              bool truncate, TokenList *ids, PromptFit *fit);
+/* Both at once. *shortened: it did not fit as it was. STATUS_INVALID if the template alone exceeds max_length, or if `truncate`
+ * is false and something had to go. */
 Status sample_text_encode_prompt(SampleText *sample, const Tokenizer *tokenizer, TokenizerScratch *scratch, int64_t max_length,
                                  bool truncate, TokenList *ids, bool *shortened);
 

@@ -1,0 +1,47 @@
+/* What generation is asked and what it should say: prompts as token ids with their reference texts, as they come out of the
+ * records of a data source (io/data_format.h). */
+#ifndef IO_EXAMPLE_LIST_H
+#define IO_EXAMPLE_LIST_H
+
+#include "io/buffer.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How a prompt went into its limit of tokens. */
+typedef enum PromptFit {
+    PROMPT_WHOLE,
+    PROMPT_SHORTENED, /* its long fields were cut, as in training; never the template */
+    PROMPT_TOO_LONG,  /* no ids: the template alone exceeds the limit, or nothing may be cut */
+    PROMPT_EMPTY,     /* no ids: there is no text */
+} PromptFit;
+
+typedef struct Example {
+    size_t first_id, id_count; /* the prompt, in ExampleList.ids */
+    int64_t first_reference, reference_count;
+    int64_t line; /* of the record it comes from; set by who reads the file */
+    PromptFit fit;
+} Example;
+
+typedef struct ExampleList {
+    TokenList ids;
+    Example *items;
+    int64_t count, capacity;
+    Text texts;             /* of the references, one behind the other */
+    size_t *reference_ends; /* [reference_count] */
+    int64_t reference_count, reference_capacity;
+    int64_t without_reference; /* records or questions that hold no answer: not among the items */
+    Text newest;               /* the prompt of the last item, before shortening */
+} ExampleList;
+void example_list_free(ExampleList *list);
+
+/* Whether the newest example asks just this (bytes of the whole prompt): then a further answer is a further reference of it. */
+bool example_list_asks(const ExampleList *list, const char *prompt, size_t length);
+/* Adds an example without references. fit decides whether ids are taken. */
+Status example_list_add(ExampleList *list, const char *prompt, size_t length, const TokenList *ids, PromptFit fit);
+/* A reference of the newest example. */
+Status example_list_refer(ExampleList *list, const char *text, size_t length);
+/* Reference `index` of all; valid until the next one is added. Not NULL. */
+const char *example_list_reference(const ExampleList *list, int64_t index, size_t *length);
+
+#endif
