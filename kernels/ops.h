@@ -83,7 +83,8 @@ struct Ops {
     /* c[M,N] = alpha * op(a) op(b) + beta * c + bias[N].
      * op(a) is a[M,K], or a[K,M] transposed when transpose_a; op(b) is b[K,N], or b[N,K] transposed when transpose_b.
      * dtypes: a, b both F32 or both BF16; c F32 or that dtype. bias: absent or of the dtype of a.
-     * transpose_a is the weight-gradient shape: the long sum runs over K = tokens. */
+     * transpose_a is the weight-gradient shape: the long sum runs over K = tokens. On the CPU a row of a b^T (b transposed, a
+     * not: a layer's forward pass) has the same bits whatever the other rows and their number. */
     Status (*matmul)(Device *, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b, Tensor bias,
                      float alpha, float beta);
 

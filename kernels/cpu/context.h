@@ -14,6 +14,7 @@ typedef struct CpuContext {
     int threads;
     char *workspaces;
     MatmulCache *matmul;
+    int rows_independent[2]; /* matmul.c, by fp32 and bf16: 1 yes, -1 no, 0 not looked yet */
 } CpuContext;
 
 #define cpu_context_open  CPU_NAME(cpu_context_open)

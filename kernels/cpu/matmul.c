@@ -7,6 +7,7 @@
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cpu/row_product.h"
 #include "kernels/cpu/vector.h"
 
 #include <omp.h>
@@ -20,9 +21,10 @@ enum { SERIAL_WORK = 100000 };
 enum { WIDEN_K = 512, PACK_K = 8192 };
 
 typedef enum Staging {
-    DIRECT, /* oneDNN reads the operands where they lie */
-    PACKED, /* b is copied densely first: a strided bf16 b costs oneDNN a fifth of its speed */
-    WIDENED /* a and b are copied to fp32: this CPU has no bf16 product */
+    DIRECT,  /* oneDNN reads the operands where they lie */
+    PACKED,  /* b is copied densely first: a strided bf16 b costs oneDNN a fifth of its speed */
+    WIDENED, /* a and b are copied to fp32: this CPU has no bf16 product */
+    OWN      /* row_product.h: oneDNN's rows depend on each other on this CPU */
 } Staging;
 
 typedef struct Product {
@@ -133,6 +135,53 @@ static int staged_tile(const Product *p, const Tile *t, int thread, float *tile)
     return 0;
 }
 
+static int own_tile(const Product *p, const Tile *t, float *tile) {
+    row_product(p->bf16, tile, operand_a(p, t, 0), p->lda, operand_b(p, t, 0), p->ldb, t->m, t->n, p->k, tile + TILE_M * TILE_N);
+    return 0;
+}
+
+/* ---- whether oneDNN's rows depend on each other ---- */
+
+/* Bits of the first rows of a product of PROBE_M rows against those of products of fewer rows. */
+static Status probe_rows(MatmulCache *cache, bool bf16, float *workspace, bool *independent) {
+    enum { PROBE_M = 64, PROBE_N = 64, PROBE_K = 600 };
+    static const int64_t fewer[] = {1, 2, 3, 5, 17, 33};
+    float *all = workspace, *some = all + PROBE_M * PROBE_N, *a = some + PROBE_M * PROBE_N, *b = a + PROBE_M * PROBE_K;
+    for (int64_t i = 0; i < PROBE_M * PROBE_K; ++i) {
+        element_store(bf16, a, i, (float)(i * 7919 % 1009) / 1009.0f - 0.5f);
+        element_store(bf16, b, i, (float)(i * 6101 % 997) / 997.0f - 0.5f);
+    }
+    GemmShape shape = {.m = PROBE_M, .n = PROBE_N, .k = PROBE_K, .lda = PROBE_K, .ldb = PROBE_K, .bf16 = bf16, .transpose_b = 1};
+    const Gemm *gemm;
+    *independent = false;
+    TRY(gemm_prepare(cache, shape, &gemm));
+    if (!gemm) return STATUS_OK; /* it would be widened, with kernels for fp32 */
+    int error = gemm_run(cache, gemm, 0, a, b, all);
+    bool equal = true;
+    for (size_t i = 0; i < sizeof fewer / sizeof *fewer && !error; ++i) {
+        shape.m = fewer[i];
+        TRY(gemm_prepare(cache, shape, &gemm));
+        if (!gemm) return STATUS_OK;
+        error = gemm_run(cache, gemm, 0, a, b, some);
+        equal = equal && memcmp(all, some, (size_t)(fewer[i] * PROBE_N) * sizeof *some) == 0;
+    }
+    if (error) FAIL("oneDNN error %d while comparing products", error);
+    *independent = equal;
+    return STATUS_OK;
+}
+
+static Status rows_are_independent(Device *device, bool bf16, bool *out) {
+    CpuContext *context = cpu_context(device);
+    int *known = &context->rows_independent[bf16];
+    bool independent;
+    if (*known == 0) {
+        TRY(probe_rows(context->matmul, bf16, cpu_workspace(device, 0), &independent));
+        *known = independent ? 1 : -1;
+    }
+    *out = *known > 0;
+    return STATUS_OK;
+}
+
 ALWAYS_INLINE void epilogue_row(bool bf16, bool has_bias, bool bias_bf16, void *c, const float *sum, const void *bias, int64_t n,
                                 float alpha, float beta) {
     if (beta == 0.0f) { /* c may hold anything, NaN too */
@@ -177,7 +226,9 @@ static Status run(Device *device, const Product *p) {
         t.last_n = t.column + t.n == p->n;
         int thread = omp_get_thread_num(), error;
         float *tile = cpu_workspace(device, thread);
-        if (p->staging != DIRECT)
+        if (p->staging == OWN)
+            error = own_tile(p, &t, tile);
+        else if (p->staging != DIRECT)
             error = staged_tile(p, &t, thread, tile);
         else
             error = gemm_run(p->cache, p->gemm[t.last_m][t.last_n][1], thread, operand_a(p, &t, 0), operand_b(p, &t, 0), tile);
@@ -230,6 +281,14 @@ Status cpu_matmul_strided(Device *device, Tensor c, Tensor a, int64_t lda, bool 
     }
     choose_tiles(&p);
     matmul_cache_trim(p.cache);
+    if (!transpose_a && transpose_b) { /* a layer's forward pass */
+        bool independent;
+        TRY(rows_are_independent(device, p.bf16, &independent));
+        if (!independent) {
+            p.staging = OWN;
+            return run(device, &p);
+        }
+    }
     /* Packing pays where a tile has many rows, and where b is not read across anyway (transposed a goes another way). */
     p.staging = p.bf16 && !transpose_a && !transpose_b && p.tile_n < p.n && p.m >= TILE_M ? PACKED : DIRECT;
     p.block_k = p.staging == PACKED ? minimum(PACK_K, p.k) : p.k;

@@ -239,7 +239,25 @@ static void philox_known_answers(Run *run, const Shape *s, DType act) {
     assert_memory_equal(pi, pi_out, sizeof pi);
 }
 
+/* On the CPU a row of a layer's forward product has the same bits whatever the number of rows: generation relies on it. */
+static void matmul_rows(Run *run, const Shape *s, DType act) {
+    int64_t t = shape_tokens(s), n = s->hidden, k = s->width;
+    if (run->device->kind != BACKEND_CPU) return;
+    Value a = run_random(run, act, SHAPE2(t, k), 1.0), b = run_random(run, act, SHAPE2(n, k), 1.0);
+    Value all = run_poisoned(run, DTYPE_F32, SHAPE2(t, n)), some = run_poisoned(run, DTYPE_F32, SHAPE2(t, n));
+    const Ops *ops = run->device->ops;
+    run_succeeds(run,
+                 ops->matmul(run->device, run->arena, all.tensor, a.tensor, false, b.tensor, true, tensor_absent(), 1.0f, 0.0f));
+    for (int64_t rows = 1; rows < t; rows = 2 * rows + 1) {
+        some.tensor.shape[0] = a.tensor.shape[0] = rows;
+        run_succeeds(
+            run, ops->matmul(run->device, run->arena, some.tensor, a.tensor, false, b.tensor, true, tensor_absent(), 1.0f, 0.0f));
+        assert_memory_equal(some.tensor.data, all.tensor.data, tensor_bytes(some.tensor));
+    }
+}
+
 const OpCase linear_cases[] = {
+    {"matmul rows", matmul_rows, true},
     {"matmul forward", matmul_forward, true},
     {"matmul weight gradient", matmul_weight_gradient, true},
     {"matmul long sum", matmul_long_sum, true},
