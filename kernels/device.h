@@ -62,7 +62,7 @@ Status device_upload(Device *device, void *destination, const void *host, size_t
 Status device_download(Device *device, void *host, const void *source, size_t bytes);    /* device -> host, waits */
 Status device_copy(Device *device, void *destination, const void *source, size_t bytes); /* within the device */
 Status device_fill_zero(Device *device, void *data, size_t bytes);
-Status device_synchronize(Device *device);
+Status device_synchronize(Device *device); /* waits for all work; not for uploads beside it (below) */
 /* Bytes that could still be allocated: of the GPU, or of this machine without swapping. */
 Status device_free_memory(Device *device, int64_t *bytes);
 /* Whether host pointers may be used as device pointers (mapped weights are then not copied). */

@@ -43,6 +43,7 @@ static size_t integers_of(int64_t tokens, int64_t sequences, int64_t labels) {
 
 Status device_batch_reserve(DeviceBatch *batch, Device *device, int64_t tokens, int64_t sequences, int64_t labels) {
     TRY(open_batch(batch, device));
+    TRY(device_event_wait(device, batch->uploaded));
     return grow(batch, integers_of(tokens, sequences, labels), (size_t)labels);
 }
 
@@ -104,6 +105,7 @@ Status device_batch_set(DeviceBatch *batch, Device *device, const PackedBatch *p
 
 void device_batch_free(DeviceBatch *batch) {
     if (batch->device) {
+        if (batch->uploaded) status_free(device_event_wait(batch->device, batch->uploaded));
         status_free(device_synchronize(batch->device)); /* of a device that is lost nothing is awaited */
         device_release_pinned(batch->device, batch->host);
         device_release_pinned(batch->device, batch->host_nll);

@@ -169,7 +169,6 @@ static Status cuda_zero(Device *device, void *data, size_t bytes) {
 
 static Status cuda_synchronize(Device *device) {
     TRY(select_device(device));
-    TRY_CUDA(cudaStreamSynchronize(cuda_context(device)->uploads));
     TRY_CUDA(cudaStreamSynchronize(cuda_context(device)->stream));
     return STATUS_OK;
 }
