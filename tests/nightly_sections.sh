@@ -145,6 +145,22 @@ section_exports() {
     "$tests/parity/run_export_check.sh" --adamem "$adamem" --python "$python"
 }
 
+# Greedy continuations, 2 models of 200 prompts and 256 new tokens.
+section_generation() {
+    need_python torch transformers
+    build_release
+    "$python" "$tests/generation/compare_with_transformers.py" "$adamem" | tee "$work/generation.txt"
+    grep -h 'first differences' "$work/generation.txt" | paste -sd '; '
+}
+
+section_bench_generate() {
+    need_python torch transformers
+    build_release
+    "$tests/bench/generate/run.sh" "$adamem" "$python" "$work/bench-generate" | tee "$work/bench-generate.txt"
+    awk '/^(float32|bfloat16) /{ line = line (n++ ? "; " : "") $1 " batch " $2 ": " $5; slow = slow || $5 < 1 }
+        END { print line " of Transformers"; exit slow || n != 4 }' "$work/bench-generate.txt"
+}
+
 # Qwen2.5's tokenizer where it lies beside the checkout, else the repository's small one.
 section_bench_tokenizer() {
     need_python tokenizers
