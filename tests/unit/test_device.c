@@ -81,6 +81,42 @@ static void cuda_explains_its_absence(void **state) {
     status_free(status);
 }
 
+/* One engine there: asking for a GPU's is an error of the input. */
+static void attention_on_a_cpu_is_plain(void **state) {
+    (void)state;
+    Device *device;
+    assert_null(device_open(BACKEND_CPU, 0, 1, &device));
+    for (AttentionEngine engine = ATTENTION_AUTO; engine <= ATTENTION_PLAIN; ++engine) {
+        Status status = device_set_attention(device, engine);
+        const bool known = engine == ATTENTION_AUTO || engine == ATTENTION_PLAIN;
+        assert_int_equal(status_exit_code(status), known ? 0 : STATUS_INVALID);
+        if (!known) assert_non_null(strstr(status_message(status), "needs a GPU"));
+        status_free(status);
+        assert_int_equal(device->cudnn, CUDNN_NO_PASS);
+    }
+    device_close(device);
+}
+
+/* Where cuDNN may run, a planner counts its scratch: of bf16 and its head dimensions only. */
+static void cudnn_scratch_is_planned(void **state) {
+    (void)state;
+    Device *device;
+    assert_null(device_open_planner(BACKEND_CUDA, (int64_t)80 << 30, &device));
+    const SequenceLayout layout = {.tokens = 1000, .sequences = 2, .longest = 600};
+    const AttentionShape shape = {16, 2, 128, 1, true}, other = {16, 2, 96, 1, true};
+    const size_t own = scratch_attention_backward(device, DTYPE_BF16, &layout, shape);
+    assert_int_equal(scratch_attention_forward(device, DTYPE_BF16, &layout, shape), 0);
+    assert_int_equal(own, 1000 * 16 * sizeof(float));
+    device->cudnn = CUDNN_FORWARD_PASS;
+    assert_true(scratch_attention_forward(device, DTYPE_BF16, &layout, shape) >= own + (1 << 20));
+    assert_int_equal(scratch_attention_backward(device, DTYPE_BF16, &layout, shape), own);
+    device->cudnn = CUDNN_BOTH_PASSES;
+    assert_true(scratch_attention_backward(device, DTYPE_BF16, &layout, shape) >= own * (2 + 3 * 128) + 1000 * 16 * 2048);
+    assert_int_equal(scratch_attention_backward(device, DTYPE_F32, &layout, shape), own);
+    assert_int_equal(scratch_attention_backward(device, DTYPE_BF16, &layout, other), own);
+    device_close(device);
+}
+
 /* The planner touches no memory, computes nothing, and still meets the peak of the real op. */
 static void planner_takes_the_scratch_of_the_real_ops(void **state) {
     (void)state;
@@ -164,6 +200,8 @@ int main(void) {
         cmocka_unit_test(cuda_explains_its_absence),
         cmocka_unit_test(planner_takes_the_scratch_of_the_real_ops),
         cmocka_unit_test(planner_downloads_zeros),
+        cmocka_unit_test(attention_on_a_cpu_is_plain),
+        cmocka_unit_test(cudnn_scratch_is_planned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
