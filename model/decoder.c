@@ -105,3 +105,14 @@ Status decoder_forward(const Decoder *decoder, Tape *tape, DecoderRun *run, Tens
     TRY(layer_embedding(tape, decoder->embedding, ids, &embeddings));
     return decoder_forward_embeddings(decoder, tape, run, embeddings, hidden);
 }
+
+void decoder_switch_adapters(Decoder *decoder, bool on) {
+    for (int64_t i = 0; i < decoder->config.num_hidden_layers; ++i)
+        for (int kind = 0; kind < LINEAR_KINDS; ++kind) {
+            Linear *linear = &decoder->layers[i].linears[kind];
+            Lora *from = on ? &linear->resting : &linear->lora, *to = on ? &linear->lora : &linear->resting;
+            if (!from->a) continue;
+            *to = *from;
+            *from = (Lora){.a = NULL};
+        }
+}

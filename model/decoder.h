@@ -48,6 +48,10 @@ Status decoder_initialise_lora(Decoder *decoder, uint64_t seed);
 /* LoRA pairs from a PEFT directory's adapter_model.safetensors: exactly the decoder's, or STATUS_INVALID by name. */
 Status decoder_load_lora(Decoder *decoder, const Safetensors *adapter);
 
+/* off: passes from now on are those of the base model, without the adapters' arithmetic and with no second copy of the weights;
+ * on: as before. Between passes only; while they are off, nothing is trained and no adapter is loaded. */
+void decoder_switch_adapters(Decoder *decoder, bool on);
+
 /* Attention of one layer: q [T,H*E], k, v [T,G*E], rotated -> out [T,H*E]. */
 typedef Status (*AttentionFunction)(Tape *tape, void *context, int64_t layer, Value *q, Value *k, Value *v, AttentionShape shape,
                                     Value **out);

@@ -9,6 +9,7 @@
 typedef struct Linear {
     Parameter *weight, *bias; /* bias NULL: none */
     Lora lora;                /* lora.a NULL: none */
+    Lora resting;             /* an adapter that decoder_switch_adapters took out of use */
 } Linear;
 
 #define LINEAR_GROUP_MAX 3

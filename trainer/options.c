@@ -2,6 +2,7 @@
 
 #include "io/pattern.h"
 #include "model/lora.h"
+#include "trainer/evaluation_metrics.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -139,21 +140,35 @@ static const ConfigOption all_options[] = {
      .help = "checkpoints to keep besides the best; 0: all"},
     {"training.load_best_model_at_end", CONFIG_BOOLEAN, AT(training.load_best_model_at_end), "false",
      .help = "end with the weights of the best evaluation"},
-    {"training.metric_for_best_model", CONFIG_CHOICE, AT(training.metric_for_best_model), "eval_loss", .choices = "eval_loss",
-     .later = "rouge1|rouge2|rougeL|rougeLsum|f1|em", .help = "what decides the best evaluation"},
+    {"training.metric_for_best_model", CONFIG_CHOICE, AT(training.metric_for_best_model), "eval_loss",
+     .choices = "eval_loss|rouge1|rouge2|rougeL|rougeLsum|f1|em",
+     .help = "what decides the best evaluation; all but eval_loss: greater is better, and predict_with_generate"},
     {"training.early_stopping_patience", CONFIG_INTEGER, AT(training.early_stopping_patience), "0", 0, NO,
      .help = "stop after so many evaluations without improvement; 0: never"},
-    {"training.predict_with_generate", .later = "*"},
+    {"training.predict_with_generate", CONFIG_BOOLEAN, AT(training.predict_with_generate), "false",
+     .help = "generate in every evaluation: evaluation.metrics and some predictions"},
 
     {"adamem", .later = "*"},
 
-    {"evaluation.max_new_tokens", .later = "*"},
-    {"evaluation.temperature", .later = "*"},
-    {"evaluation.metrics", .later = "*"},
     {"evaluation.max_samples", CONFIG_INTEGER, AT(evaluation.max_samples), "0", 0, NO,
-     .help = "evaluate on the first so many samples; 0: all"},
+     .help = "evaluate on the first so many samples, and generate from the first so many prompts; 0: all"},
     {"evaluation.input_max_length", CONFIG_INTEGER, AT(evaluation.input_max_length), "0", 0, INT32_MAX,
-     .help = "most tokens of an evaluation sample; 0: data.max_length"},
+     .help = "most tokens of an evaluation sample, and of a prompt to generate from; 0: data.max_length"},
+    {"evaluation.max_new_tokens", CONFIG_INTEGER, AT(evaluation.max_new_tokens), "128", 1, INT32_MAX,
+     .help = "most new tokens per prompt; a prompt is cut so that they have room in the model's window"},
+    {"evaluation.temperature", CONFIG_REAL, AT(evaluation.temperature), "0.0", 0, 1e6,
+     .help = "0: greedy, the likeliest token; else sampling"},
+    {"evaluation.top_p", CONFIG_REAL, AT(evaluation.top_p), "1.0", 1e-9, 1,
+     .help = "sample from the likeliest tokens that reach this probability; 1: off"},
+    {"evaluation.top_k", CONFIG_INTEGER, AT(evaluation.top_k), "0", 0, INT32_MAX,
+     .help = "sample from so many of the likeliest tokens; 0: off"},
+    {"evaluation.batch_size", CONFIG_INTEGER, AT(evaluation.batch_size), "32", 1, 4096,
+     .help = "most prompts at once per rank; changes memory and speed, no result"},
+    {"evaluation.metrics", CONFIG_STRING_LIST, AT(evaluation.metrics), "[ \"rougeL\" ]",
+     .help = "of generated text: rouge1 rouge2 rougeL rougeLsum f1 em bertscore words characters tokens"},
+    {"evaluation.stemmer", CONFIG_BOOLEAN, AT(evaluation.stemmer), "false", .help = "ROUGE compares stems (Porter)"},
+    {"evaluation.bertscore_model", CONFIG_STRING, AT(evaluation.bertscore_model), "",
+     .help = "directory of bertscore's encoder: bert, roberta or bart family"},
 };
 #undef AT
 static const ConfigTable table = {all_options, COUNT(all_options), sizeof(Options)};
@@ -232,11 +247,15 @@ static Status check_evaluation(const Options *options) {
     if (training->early_stopping_patience && !training->eval_steps)
         INVALID("training.early_stopping_patience needs training.eval_steps > 0");
     if (training->eval_steps && !options->data.validation.count) INVALID("training.eval_steps needs data.validation");
-    return STATUS_OK;
+    if (training->predict_with_generate && !training->eval_steps)
+        INVALID("training.predict_with_generate needs training.eval_steps > 0");
+    return evaluation_check_best_metric(options);
 }
 
 Status options_validate(const Options *options, OptionsPurpose purpose) {
+    MetricList metrics;
     if (!options->model.path[0]) INVALID("model.path is missing: name a Hugging Face model directory");
+    TRY(evaluation_metrics(options, &metrics));
     if (options->evaluation.input_max_length == 1) INVALID("evaluation.input_max_length must be 0 or at least 2");
     if (purpose == OPTIONS_FOR_GENERATE) return STATUS_OK;
     if (purpose == OPTIONS_FOR_EVALUATE) {

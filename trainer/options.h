@@ -86,11 +86,19 @@ typedef struct TrainingOptions {
     bool load_best_model_at_end;
     char *metric_for_best_model;
     int64_t early_stopping_patience; /* 0: off */
+    bool predict_with_generate;
 } TrainingOptions;
 
 typedef struct EvaluationOptions {
     int64_t max_samples;      /* 0: all */
     int64_t input_max_length; /* 0: data.max_length */
+    int64_t max_new_tokens;
+    double temperature, top_p;
+    int64_t top_k;            /* 0: off */
+    int64_t batch_size;       /* prompts at once */
+    ConfigStringList metrics; /* names of trainer/metrics/metrics.h */
+    bool stemmer;             /* of ROUGE */
+    char *bertscore_model;    /* "" when not given */
 } EvaluationOptions;
 
 typedef struct Options {
