@@ -6,7 +6,11 @@ set(BUNDLE_COMMAND ${CMAKE_CURRENT_LIST_DIR}/bundle.sh --program $<TARGET_FILE:a
 set(BUNDLE_TARGETS adamem)
 if(TARGET test_ops_cuda)
   list(APPEND BUNDLE_COMMAND --gpu-tests ${CMAKE_BINARY_DIR}/gpu)
-  list(APPEND BUNDLE_TARGETS test_ops_cuda test_attention_cuda test_device_cuda)
+  list(APPEND BUNDLE_TARGETS test_ops_cuda test_attention_cuda test_device_cuda bench_attention bench_lora)
+  if(TARGET test_nccl)
+    list(APPEND BUNDLE_COMMAND --nccl-test $<TARGET_FILE:test_nccl>)
+    list(APPEND BUNDLE_TARGETS test_nccl)
+  endif()
 endif()
 add_custom_target(bundle COMMAND ${BUNDLE_COMMAND} DEPENDS ${BUNDLE_TARGETS} VERBATIM USES_TERMINAL
                   COMMENT "Making ${BUNDLE_FILE}")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes one tarball that runs on a bare machine: the program, Open MPI's launcher, and every shared library they need.
 #
-#   bundle.sh --program FILE --mpirun FILE --output NAME.tar.gz [--gpu-tests FOLDER]
+#   bundle.sh --program FILE --mpirun FILE --output NAME.tar.gz [--gpu-tests FOLDER [--nccl-test FILE]]
 #
 # What stays out comes from the machine: glibc, which must fit the kernel's and the machine's own settings; the GPU driver;
 # and CUDA's libraries, ten times as large as all the rest. Wrappers find everything relative to themselves: run paths alone
@@ -18,7 +18,7 @@ fail() {
     exit 1
 }
 
-program='' mpirun='' output='' gpu_tests=''
+program='' mpirun='' output='' gpu_tests='' nccl_test=''
 while (($#)); do
     (($# > 1)) || fail "$1 needs a value"
     case $1 in
@@ -26,7 +26,8 @@ while (($#)); do
     --mpirun) mpirun=$2 ;;
     --output) output=$2 ;;
     --gpu-tests) gpu_tests=$2 ;;
-    *) fail "unknown option $1 (known: --program, --mpirun, --output, --gpu-tests)" ;;
+    --nccl-test) nccl_test=$2 ;;
+    *) fail "unknown option $1 (known: --program, --mpirun, --output, --gpu-tests, --nccl-test)" ;;
     esac
     shift 2
 done
@@ -165,6 +166,15 @@ copy_gpu_tests() {
     local file
     mkdir -p "$tree/gpu" "$tree/tests"
     cp "$source_root/tests/gpu.sh" "$tree/tests/gpu.sh"
+    # What tests/cuda/program.sh reads.
+    mkdir -p "$tree"/tests/{cuda,same_bits,parity/data/train20} "$tree/jobs/data"
+    cp "$source_root/tests/cuda/program.sh" "$tree/tests/cuda/"
+    cp "$source_root/tests/same_bits/common.sh" "$tree/tests/same_bits/"
+    cp -r "$source_root/tests/parity/data/tied_h64" "$tree/tests/parity/data/"
+    cp "$source_root/tests/parity/data/train20/train.jsonl" "$tree/tests/parity/data/train20/"
+    cp "$source_root/jobs/data/text-train.jsonl.gz" "$tree/jobs/data/"
+    git -C "$source_root" rev-parse HEAD >"$tree/COMMIT" 2>/dev/null || rm -f "$tree/COMMIT"
+    [[ -z $nccl_test ]] || copy_file "$nccl_test" "$tree/gpu/"
     for file in "$gpu_tests"/*; do
         if [[ ! -f $file ]]; then continue; fi
         if [[ $file == *.so* ]]; then cp -L "$file" "$tree/gpu/"; else copy_file "$file" "$tree/gpu/"; fi
