@@ -125,6 +125,19 @@ static Status set_sources(Preparation *p, const ConfigRecordList *list, const Co
     return STATUS_OK;
 }
 
+Status data_settings(const Options *options, const Tokenizer *tokenizer, bool validation, DataFormatSettings *out) {
+    const DataOptions *data = &options->data;
+    int64_t evaluated = options->evaluation.input_max_length;
+    *out = (DataFormatSettings){.prompt_template = data->prompt_template,
+                                .completion_template = data->completion_template,
+                                .chat_template = data->chat_template,
+                                .system = data->system,
+                                .max_length = validation && evaluated ? evaluated : data->max_length,
+                                .truncate = data->truncate,
+                                .tokenizer = tokenizer};
+    return vocabulary_size(options->model.path, &out->vocabulary_size);
+}
+
 static Status setup(const Options *options, const Tokenizer *tokenizer, const Communicator *communicator, bool validation,
                     Preparation *p) {
     const DataOptions *data = &options->data;
@@ -135,16 +148,8 @@ static Status setup(const Options *options, const Tokenizer *tokenizer, const Co
         .threads = (int)threads,
         .rank = communicator->rank,
         .world = communicator->world,
-        .format = {.prompt_template = data->prompt_template,
-                   .completion_template = data->completion_template,
-                   .chat_template = data->chat_template,
-                   .system = data->system,
-                   .max_length = data->max_length,
-                   .truncate = data->truncate,
-                   .tokenizer = tokenizer},
     };
-    if (validation && options->evaluation.input_max_length) p->settings.format.max_length = options->evaluation.input_max_length;
-    TRY(vocabulary_size(options->model.path, &p->settings.format.vocabulary_size));
+    TRY(data_settings(options, tokenizer, validation, &p->settings.format));
     TRY(cache_root(options, &p->root));
     return set_sources(p, validation ? &data->validation : &data->train, communicator);
 }

@@ -15,6 +15,10 @@
 Status data_prepare(const Options *options, Tokenizer *tokenizer, Communicator *communicator, bool validation, char **directory,
                     PrepareCounts *counts);
 
+/* How the records of data.train, or of data.validation, become samples; the format itself is each source's own. tokenizer and the
+ * strings are borrowed. */
+Status data_settings(const Options *options, const Tokenizer *tokenizer, bool validation, DataFormatSettings *out);
+
 /* The view of an opened data.train: weights from the configuration, run.seed. data_mixture_free(&view->mixture) after use. */
 Status data_view_create(const Options *options, const TokenDataset *dataset, DataView *out);
 

@@ -225,6 +225,7 @@ static Status set_memory(JsonValue *object, const Options *options, const ModelC
     TRY(json_value_set_integer(bytes, "optimizer", memory.optimizer));
     TRY(json_value_set_integer(bytes, "reduction", memory.reduction));
     TRY(json_value_set_integer(bytes, "activations", memory.activations));
+    if (memory.generation) TRY(json_value_set_integer(bytes, "generation", memory.generation));
     TRY(json_value_set_integer(bytes, "total", memory.total));
     TRY(json_value_set_string(object, "recompute", plan_recompute_name(memory.recompute)));
     if (device_memory > 0) TRY(json_value_set_boolean(object, "fits", memory.total <= device_memory));

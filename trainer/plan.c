@@ -2,6 +2,7 @@
 
 #include "dist/gradient_reduction.h"
 #include "model/batch.h"
+#include "model/kv_cache.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -111,6 +112,21 @@ static Status walk_step(const Options *options, const Decoder *decoder, Tape *ta
     return tape_backward(tape);
 }
 
+/* Prompts and new tokens of a whole batch. */
+static int64_t generation_cache(const Options *options, const ModelConfig *config) {
+    const EvaluationOptions *e = &options->evaluation;
+    if (!options->training.predict_with_generate) return 0;
+    int64_t tokens = (e->input_max_length ? e->input_max_length : options->data.max_length) + e->max_new_tokens;
+    if (tokens > config->max_position_embeddings) tokens = config->max_position_embeddings;
+    return e->batch_size * kv_cache_blocks_for(tokens) * kv_cache_block_bytes(config, plan_dtype(options));
+}
+
+/* What a pass that feeds no more rows than a training step may take beside what the step took. */
+static int64_t generation_logits(const Options *options, const ModelConfig *config) {
+    bool wanted = options->training.predict_with_generate;
+    return wanted ? options->evaluation.batch_size * config->vocab_size * (int64_t)sizeof(float) : 0;
+}
+
 static Status measure(const Options *options, const Decoder *decoder, Device *device, WorstBatch worst, PlanMemory *out) {
     Arena *arena = NULL;
     Tape *tape = NULL;
@@ -124,7 +140,7 @@ static Status measure(const Options *options, const Decoder *decoder, Device *de
     TRY_GOTO(plan_fill_worst_batch(worst, &packed), done);
     TRY_GOTO(device_batch_set(&batch, device, &packed), done);
     TRY_GOTO(walk_step(options, decoder, tape, &batch, out->recompute), done);
-    out->activations = (int64_t)arena_peak(arena);
+    out->activations = (int64_t)arena_peak(arena) + generation_logits(options, &decoder->config);
 done:
     device_batch_free(&batch);
     packed_batch_free(&packed);
@@ -188,8 +204,9 @@ Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget
         status = measure(options, planned.decoder, planned.device, worst, out);
     }
     planned_decoder_close(&planned);
-    out->total =
-        out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction + out->activations;
+    out->generation = generation_cache(options, config);
+    out->total = out->weights + out->trainable_weights + out->master + out->gradient + out->optimizer + out->reduction +
+                 out->activations + out->generation;
     return status;
 }
 

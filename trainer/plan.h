@@ -25,6 +25,7 @@ typedef struct PlanMemory {
     int64_t trainable_weights; /* compute copies of trainable tensors */
     int64_t master, gradient, optimizer, reduction;
     int64_t activations; /* arena peak of one worst-case training step: activations, gradients, scratch */
+    int64_t generation;  /* of training.predict_with_generate: the key/value cache */
     int64_t total;
     unsigned recompute; /* Recompute flags that the figure for activations assumes */
 } PlanMemory;

@@ -42,7 +42,8 @@ static Status plan_training(Session *session, WorstBatch worst) {
     TRY(plan_memory(options, &session->config, target, (WorstBatch){1, 2, 1, 0}, RECOMPUTE_NONE, &tensors));
     TRY(device_free_memory(session->device, &free_bytes));
     int64_t share = device_is_host(session->device) ? free_bytes / session->launch->local_world / 4 * 3 : free_bytes / 10 * 9;
-    TRY(plan_recompute(options, &session->config, target, worst, share + tensors.total - tensors.activations, &session->plan));
+    TRY(plan_recompute(options, &session->config, target, worst, share + tensors.total - tensors.activations - tensors.generation,
+                       &session->plan));
     session->recompute = session->plan.recompute;
     return STATUS_OK;
 }

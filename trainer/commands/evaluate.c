@@ -1,11 +1,13 @@
-/* adamem evaluate: loss and perplexity of a model, an adapter or a checkpoint; logits for comparisons. */
+/* adamem evaluate: loss and perplexity of a model, an adapter or a checkpoint; with --generate the metrics of what it writes,
+ * against the base; logits for comparisons. */
 #include "trainer/commands/commands.h"
 
+#include "io/file.h"
 #include "io/json_lines.h"
 #include "io/log.h"
 #include "trainer/commands/command_line.h"
 #include "trainer/data.h"
-#include "trainer/evaluation.h"
+#include "trainer/evaluation_report.h"
 #include "trainer/logits.h"
 #include "trainer/peft.h"
 #include "trainer/ranks.h"
@@ -16,12 +18,21 @@
 #include <string.h>
 
 static const char usage[] =
-    "Usage: adamem evaluate --config FILE [--checkpoint PATH] [--set KEY=VALUE]... [--logits FILE]\n"
-    "       adamem evaluate --checkpoint PATH [--model DIR] [--input FILE [--format FORMAT]] [--set KEY=VALUE]...\n"
-    "       adamem evaluate --model DIR [--adapter DIR] --input FILE [--format FORMAT] [--set KEY=VALUE]... [--logits FILE]\n"
+    "Usage: adamem evaluate --config FILE [--checkpoint PATH] [--generate] [--set KEY=VALUE]... [--logits FILE]\n"
+    "       adamem evaluate --checkpoint PATH [--model DIR] [--input FILE [--format FORMAT]] [--generate]\n"
+    "           [--set KEY=VALUE]...\n"
+    "       adamem evaluate --model DIR [--adapter DIR] --input FILE [--format FORMAT] [--generate]\n"
+    "           [--set KEY=VALUE]... [--logits FILE]\n"
     "\n"
     "Prints loss, perplexity and counts over data.validation, or over FILE, as one JSON object, with unigram_loss, the best\n"
     "that a model without context could reach. Without a checkpoint or an adapter the base model is evaluated.\n"
+    "\n"
+    "With --generate the model also answers every prompt of the data, cut as in training to evaluation.input_max_length tokens,\n"
+    "and the answers are compared with the data's: evaluation.metrics, lengths, seconds, output tokens and tokens per second\n"
+    "join the JSON and go as a table to standard error. A checkpoint or an adapter is compared with its base in the same run\n"
+    "(the same weights with the adapter switched off): differences, 95 % intervals and p-values of a paired bootstrap. Answers\n"
+    "to the same prompt that follow each other in the data are references of one example. The numbers do not depend on the\n"
+    "number of ranks.\n"
     "\n"
     "  --config FILE      configuration\n"
     "  --checkpoint PATH  trained tensors; without --config, also the configuration of their run\n"
@@ -30,7 +41,15 @@ static const char usage[] =
     "  --input FILE       JSON lines; - is standard input\n"
     "  --format FORMAT    of FILE (data.*.format); by default told from the fields of its first line: tokens, chat,\n"
     "                     prompt_completion or text\n"
-    "  --set KEY=VALUE    overrides a key\n"
+    "  --set KEY=VALUE    overrides a key, for example evaluation.max_new_tokens\n"
+    "  --generate         see above; the evaluation.* keys (adamem train --help-keys) say how\n"
+    "  --baseline WHICH   base (default, where there is a checkpoint or an adapter) or none: half the time\n"
+    "  --metrics LIST     evaluation.metrics, names with commas between: rouge1 rouge2 rougeL rougeLsum f1 em bertscore\n"
+    "                     words characters tokens\n"
+    "  --bertscore-model DIR  evaluation.bertscore_model: encoder directory of the bert, roberta or bart family\n"
+    "  --predictions FILE writes JSON lines {\"index\", \"line\", \"prompt_tokens\", \"new_tokens\", \"prediction\",\n"
+    "                     \"base_prediction\", \"references\"}\n"
+    "  --table FILE       writes the table there instead\n"
     "  --logits FILE      writes safetensors with one F32 tensor logits.N [T,V] per line of the input, N from 0; row t\n"
     "                     predicts token t+1; one rank only\n"
     "  --help             this text\n";
@@ -38,10 +57,30 @@ static const char usage[] =
 typedef struct Arguments {
     ConfigArguments config;
     const char *checkpoint, *model, *adapter, *input, *format, *logits;
-    bool help;
+    const char *baseline, *metrics, *bertscore_model, *predictions, *table;
+    bool generate, help;
 } Arguments;
 
+static bool compares(const Arguments *a) {
+    return a->generate && (a->checkpoint || a->adapter) && (!a->baseline || strcmp(a->baseline, "base") == 0);
+}
+
+static Status check_generate(const Arguments *a) {
+    const char *const *given[] = {&a->baseline, &a->metrics, &a->bertscore_model, &a->predictions, &a->table};
+    static const char *const names[] = {"--baseline", "--metrics", "--bertscore-model", "--predictions", "--table"};
+    for (size_t i = 0; i < sizeof given / sizeof *given && !a->generate; ++i)
+        if (*given[i]) INVALID("evaluate: %s belongs to --generate", names[i]);
+    if (a->baseline && strcmp(a->baseline, "base") != 0 && strcmp(a->baseline, "none") != 0)
+        INVALID("evaluate: --baseline is base or none, not \"%s\"", a->baseline);
+    if (a->baseline && strcmp(a->baseline, "base") == 0 && !a->checkpoint && !a->adapter)
+        INVALID("evaluate: --baseline base needs a checkpoint or an adapter to compare with it");
+    if (a->generate && a->input && strcmp(a->input, "-") == 0)
+        INVALID("evaluate: standard input can be read only once: --generate needs a file");
+    return STATUS_OK;
+}
+
 static Status check_arguments(const Arguments *a) {
+    TRY(check_generate(a));
     if (a->config.config && (a->input || a->adapter || a->format))
         INVALID("evaluate: --config goes with --checkpoint; --input, --format and --adapter go with --model");
     if (!a->config.config && !a->checkpoint && !(a->model && a->input))
@@ -58,6 +97,12 @@ static Status parse_arguments(int argc, char **argv, Arguments *out) {
                                             {"input", required_argument, NULL, 'i'},
                                             {"format", required_argument, NULL, 'f'},
                                             {"logits", required_argument, NULL, 'l'},
+                                            {"generate", no_argument, NULL, 'g'},
+                                            {"baseline", required_argument, NULL, 'B'},
+                                            {"metrics", required_argument, NULL, 'M'},
+                                            {"bertscore-model", required_argument, NULL, 'E'},
+                                            {"predictions", required_argument, NULL, 'P'},
+                                            {"table", required_argument, NULL, 'T'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     *out = (Arguments){0};
@@ -75,6 +120,12 @@ static Status parse_arguments(int argc, char **argv, Arguments *out) {
         case 'i': out->input = optarg; break;
         case 'f': out->format = optarg; break;
         case 'l': out->logits = optarg; break;
+        case 'g': out->generate = true; break;
+        case 'B': out->baseline = optarg; break;
+        case 'M': out->metrics = optarg; break;
+        case 'E': out->bertscore_model = optarg; break;
+        case 'P': out->predictions = optarg; break;
+        case 'T': out->table = optarg; break;
         default: out->help = true; return STATUS_OK;
         }
     }
@@ -124,7 +175,19 @@ static Status use_input(const Arguments *arguments, Options *options) {
     return STATUS_OK;
 }
 
+static Status set_key(const char *key, const char *value, Options *options) {
+    Text text = {0};
+    if (!value) return STATUS_OK;
+    Status status = text_append_format(&text, "%s=%s", key, value);
+    const char *set = text.data;
+    if (!status) status = options_apply(&set, 1, options);
+    text_free(&text);
+    return status;
+}
+
 static Status fill_options(const Arguments *arguments, Options *options) {
+    TRY(set_key("evaluation.metrics", arguments->metrics, options));
+    TRY(set_key("evaluation.bertscore_model", arguments->bertscore_model, options));
     if (arguments->model) TRY(options_set_model(options, arguments->model));
     if (arguments->input) {
         TRY(use_input(arguments, options));
@@ -155,54 +218,106 @@ static Status load_options(const Arguments *arguments, Options *options) {
     return status;
 }
 
-static Status fill_result(JsonValue *object, const EvaluationResult *result) {
-    TRY(json_value_set_number(object, "loss", result->loss));
-    TRY(json_value_set_number(object, "perplexity", result->perplexity));
-    TRY(json_value_set_number(object, "unigram_loss", result->unigram_loss));
-    TRY(json_value_set_integer(object, "samples", result->samples));
-    TRY(json_value_set_integer(object, "tokens", result->tokens));
-    TRY(json_value_set_integer(object, "label_tokens", result->label_tokens));
-    TRY(json_value_set_number(object, "seconds", result->seconds));
-    return json_value_set_number(object, "tokens_per_second", (double)result->tokens / result->seconds);
+/* ---- the evaluation ---- */
+
+/* Everything that is opened and found; zero-initialised. */
+typedef struct Evaluation {
+    const Arguments *arguments;
+    Session session;
+    TokenDataset *dataset;
+    Predictor *predictor;
+    SystemReport base, system;
+} Evaluation;
+
+/* Collective. */
+static Status evaluate_system(Evaluation *e, const char *name, SystemReport *out) {
+    Session *session = &e->session;
+    out->name = name;
+    TRY(evaluate_loss(session, objective_by_name("sft"), e->dataset, session->options->evaluation.max_samples, &out->loss));
+    if (out->loss.loss != out->loss.loss)
+        return status_mark_shared(FAILURE("%s: the loss is not a number: the weights or the data are broken", name));
+    return e->predictor ? predictor_run(e->predictor, name, &out->predictions) : STATUS_OK;
 }
 
-static Status print_result(const EvaluationResult *result, int rank) {
-    if (rank != 0) return STATUS_OK;
-    if (result->loss != result->loss) FAIL("the loss is not a number: the weights or the data are broken");
+/* Collective. The base comes first: its tensors are in place until a checkpoint replaces those that it trained. */
+static Status evaluate_systems(Evaluation *e) {
+    const Arguments *arguments = e->arguments;
+    bool compared = compares(arguments);
+    if (compared) {
+        decoder_switch_adapters(e->session.decoder, false);
+        TRY(evaluate_system(e, "base", &e->base));
+        decoder_switch_adapters(e->session.decoder, true);
+    }
+    if (arguments->checkpoint) TRY(training_state_load_parameters(&e->session, arguments->checkpoint));
+    return evaluate_system(e, compared ? "adapter" : "model", &e->system);
+}
+
+static Status write_text(const char *path, const Text *text) {
+    if (path) return file_write_atomic(path, text->data, text->length);
+    return fputs(text->data, stderr) < 0 ? FAILURE("cannot write to standard error") : STATUS_OK;
+}
+
+static Status write_table(const EvaluationReport *report, const char *path) {
+    Text text = {0};
+    Status status = evaluation_report_text(report, &text);
+    if (!status) status = write_text(path, &text);
+    text_free(&text);
+    return status;
+}
+
+static Status write_predictions(const EvaluationReport *report, const char *path) {
+    Text text = {0};
+    Status status = evaluation_report_predictions(report, &text);
+    if (!status) status = file_write_atomic(path, text.data, text.length);
+    text_free(&text);
+    return status;
+}
+
+/* Rank 0. Standard output comes first: a path that cannot be written must not cost the numbers. */
+static Status print_report(const Evaluation *e) {
+    const Arguments *arguments = e->arguments;
+    EvaluationReport report = {.predictor = e->predictor, .system = &e->system, .base = compares(arguments) ? &e->base : NULL};
     JsonValue *object;
-    TRY_ALLOC(object = json_value_new_object());
-    return command_print_json(object, fill_result(object, result));
+    TRY(evaluation_report_compare(&report));
+    TRY(evaluation_report_json(&report, &object));
+    TRY(command_print_json(object, STATUS_OK));
+    if (e->predictor) TRY(write_table(&report, arguments->table));
+    return arguments->predictions ? write_predictions(&report, arguments->predictions) : STATUS_OK;
+}
+
+static void evaluation_close(Evaluation *e) {
+    predictions_free(&e->base.predictions);
+    predictions_free(&e->system.predictions);
+    predictor_close(e->predictor);
+    token_dataset_close(e->dataset);
+    session_close(&e->session);
 }
 
 /* Collective. */
-static Status evaluate_data(Session *session, const char *directory) {
-    TokenDataset *dataset = NULL;
-    EvaluationResult result;
-    TRY(communicator_agree(session->communicator, token_dataset_open(directory, &dataset)));
-    Status status = evaluate_loss(session, objective_by_name("sft"), dataset, session->options->evaluation.max_samples, &result);
-    token_dataset_close(dataset);
-    if (!status) status = print_result(&result, session->communicator->rank);
-    return communicator_agree(session->communicator, status);
+static Status run_evaluation(Evaluation *e, const Options *options, const Ranks *ranks, Tokenizer *tokenizer) {
+    const Arguments *arguments = e->arguments;
+    char *directory = NULL;
+    Status status = data_prepare(options, tokenizer, ranks->communicator, true, &directory, NULL);
+    if (!status)
+        status = session_open(options, &ranks->launch, ranks->communicator, (SessionSettings){.training = false}, &e->session);
+    if (!status) status = ranks_agree(ranks, token_dataset_open(directory, &e->dataset));
+    free(directory);
+    if (!status && arguments->generate) status = predictor_open(&e->session, &e->predictor);
+    if (!status) status = evaluate_systems(e);
+    if (!status && arguments->logits) status = logits_write(&e->session, tokenizer, arguments->logits);
+    return status ? status : ranks_agree(ranks, ranks->launch.rank == 0 ? print_report(e) : STATUS_OK);
 }
 
 /* Collective. */
 static Status evaluate(const Arguments *arguments, const Options *options, const Ranks *ranks) {
-    Session session = {0};
+    Evaluation evaluation = {.arguments = arguments};
     Tokenizer *tokenizer = NULL;
-    char *directory = NULL;
-    Status status;
     if (arguments->logits && ranks->launch.world > 1)
         return status_mark_shared(INVALID_INPUT("evaluate: --logits works on one rank"));
-    TRY_GOTO(ranks_agree(ranks, session_tokenizer(options, true, &tokenizer)), done);
-    TRY_GOTO(data_prepare(options, tokenizer, ranks->communicator, true, &directory, NULL), done);
-    TRY_GOTO(session_open(options, &ranks->launch, ranks->communicator, (SessionSettings){.training = false}, &session), done);
-    if (arguments->checkpoint) TRY_GOTO(training_state_load_parameters(&session, arguments->checkpoint), done);
-    if (arguments->logits) TRY_GOTO(logits_write(&session, tokenizer, arguments->logits), done);
-    TRY_GOTO(evaluate_data(&session, directory), done);
-done:
-    session_close(&session);
+    TRY(ranks_agree(ranks, session_tokenizer(options, true, &tokenizer)));
+    Status status = run_evaluation(&evaluation, options, ranks, tokenizer);
+    evaluation_close(&evaluation);
     tokenizer_free(tokenizer);
-    free(directory);
     return status;
 }
 

@@ -1,0 +1,33 @@
+/* What adamem evaluate says of one system, or of base against adapter: JSON, a table for people, and the predictions. */
+#ifndef TRAINER_EVALUATION_REPORT_H
+#define TRAINER_EVALUATION_REPORT_H
+
+#include "trainer/evaluation.h"
+#include "trainer/metrics/table.h"
+#include "trainer/prediction.h"
+
+typedef struct SystemReport {
+    const char *name; /* "model", "base", "adapter" */
+    EvaluationResult loss;
+    Predictions predictions; /* none when predictor is NULL */
+} SystemReport;
+
+typedef struct EvaluationReport {
+    const Predictor *predictor; /* NULL: loss only */
+    const SystemReport *system;
+    const SystemReport *base; /* NULL: nothing to compare with */
+    MetricTable table;        /* of base against system */
+} EvaluationReport;
+
+/* All on rank 0. Computes the table, where there is a base. */
+Status evaluation_report_compare(EvaluationReport *report);
+/* loss, perplexity, ... of the system; with predictions: metrics as adamem score prints them, "generation" (counts), "latency";
+ * "base" likewise and "comparison" (trainer/metrics/table.h), or "intervals" where there is no base. */
+Status evaluation_report_json(const EvaluationReport *report, JsonValue **out);
+/* Metrics with intervals, losses, and seconds, output tokens, tokens per second. */
+Status evaluation_report_text(const EvaluationReport *report, Text *out);
+/* JSON lines {"index", "prompt_tokens", "new_tokens", "prediction", "base_prediction", "references"}, in the order of the data.
+ */
+Status evaluation_report_predictions(const EvaluationReport *report, Text *out);
+
+#endif
