@@ -173,6 +173,7 @@ static void test_wrong_shapes_are_refused(void **state) {
     assert_non_null(status); /* heads that cannot be shared out */
     assert_null(plan);
     status_free(status);
+    (void)library->destroy_descriptor(target);
     status = cudnn_target_of_json(library, "{\"deviceVer\":900}", &target);
     assert_non_null(status);
     assert_non_null(strstr(status_message(status), "describing the GPU"));
