@@ -78,6 +78,10 @@ foreach(dtype float32 bfloat16)
   set_tests_properties(program_cuda_on_host_${dtype} PROPERTIES LABELS same_bits TIMEOUT 600)
 endforeach()
 
+# The row "memory as planned" of tests/gpu.sh.
+add_test(NAME memory_cuda_on_host COMMAND ${PROJECT_SOURCE_DIR}/tests/cuda/memory.sh $<TARGET_FILE:adamem_on_host> tiny 64)
+set_tests_properties(memory_cuda_on_host PROPERTIES LABELS unit TIMEOUT 300)
+
 # A GPU that is lost on one of two ranks: at once, while weights are loaded, in a step.
 foreach(call 1 40 2000)
   add_test(NAME lost_gpu_cuda_on_host_${call}
@@ -86,7 +90,7 @@ foreach(call 1 40 2000)
 endforeach()
 
 # The parity tests on the emulated GPU: the same goldens, the same tolerances.
-foreach(name parity steps rules export)
+foreach(name parity steps invariance rules export)
   set(test test_${name}_cuda_on_host)
   set(PARITY ${PROJECT_SOURCE_DIR}/tests/parity)
   adamem_on_host_program(${test} ${PARITY}/test_${name}.c ${PARITY}/golden.c ${PARITY}/rig.c)
