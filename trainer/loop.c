@@ -10,11 +10,13 @@
 #include "trainer/matmul_table.h"
 #include "trainer/optimizer.h"
 #include "trainer/performance.h"
+#include "trainer/prediction.h"
 #include "trainer/progress.h"
 #include "trainer/ranks.h"
 #include "trainer/training_state.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,6 +32,7 @@ typedef struct Loop {
     Optimizer *optimizer;
     BatchStream *stream;
     Progress *progress;
+    Predictor *predictor; /* NULL: evaluations do not generate */
     TrainingState state;
     int64_t saved_step; /* of the newest checkpoint of this process; -1 none */
 } Loop;
@@ -146,29 +149,49 @@ static bool out_of_patience(const Loop *loop) {
     return limit > 0 && loop->state.patience >= limit;
 }
 
-/* Evaluates, keeps the best checkpoint, counts patience. *stop: early stopping. */
-static Status evaluate(Loop *loop, bool *stop) {
+/* Of the loss less is better, of every metric more. */
+static bool is_best(const Loop *loop, const EvaluationResult *result, const Predictions *predictions, double *value) {
+    double before = loop->state.best_metric;
+    int metric = loop->predictor ? evaluation_best_metric(loop->session->options, predictor_metrics(loop->predictor)) : -1;
+    *value = metric < 0 ? result->loss : predictions->means[metric];
+    return isfinite(*value) && (isnan(before) || (metric < 0 ? *value < before : *value > before));
+}
+
+/* Keeps the best checkpoint, counts patience. *stop: early stopping. */
+static Status take_evaluation(Loop *loop, const EvaluationResult *result, const Predictions *predictions, bool *stop) {
     TrainingState *state = &loop->state;
-    EvaluationResult result;
-    TRY(evaluate_loss(loop->session, loop->objective, loop->data->validation, loop->session->options->evaluation.max_samples,
-                      &result));
-    bool best = isfinite(result.loss) && (isnan(state->best_metric) || result.loss < state->best_metric);
+    const char *name = loop->session->options->training.metric_for_best_model;
+    char message[64];
+    double value;
+    bool best = is_best(loop, result, predictions, &value);
     if (best) {
-        state->best_metric = result.loss;
+        state->best_metric = value;
         state->best_step = state->step;
         state->patience = 0;
     } else {
         ++state->patience;
     }
-    TRY(progress_evaluation(loop->progress, state, &result, best));
+    TRY(progress_evaluation(loop->progress, state, result, best, loop->predictor, predictions));
     if (best) TRY(save(loop, true));
     *stop = out_of_patience(loop);
     if (*stop) {
-        log_info("stopping early: %lld evaluations without a better eval_loss than %.4f at step %lld", (long long)state->patience,
+        log_info("stopping early: %lld evaluations without a better %s than %.4f at step %lld", (long long)state->patience, name,
                  state->best_metric, (long long)state->best_step);
-        TRY(progress_event(loop->progress, state, "early_stopping", "no better eval_loss"));
+        snprintf(message, sizeof message, "no better %s", name);
+        TRY(progress_event(loop->progress, state, "early_stopping", message));
     }
     return STATUS_OK;
+}
+
+static Status evaluate(Loop *loop, bool *stop) {
+    EvaluationResult result;
+    Predictions predictions = {.count = 0};
+    TRY(evaluate_loss(loop->session, loop->objective, loop->data->validation, loop->session->options->evaluation.max_samples,
+                      &result));
+    if (loop->predictor) TRY(predictor_run(loop->predictor, "predictions", &predictions));
+    Status status = take_evaluation(loop, &result, &predictions, stop);
+    predictions_free(&predictions);
+    return status;
 }
 
 static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
@@ -272,6 +295,7 @@ static Status open_run(Loop *loop, const char *resume) {
     Session *session = loop->session;
     bool found = false;
     double rate = 0;
+    if (session->options->training.predict_with_generate) TRY(predictor_open(session, &loop->predictor));
     TRY(training_state_resume(session, resume, &loop->state, &found));
     loop->saved_step = found && strcmp(resume, "auto") == 0 ? loop->state.step : -1;
     if (found) log_info("continuing from step %lld", (long long)loop->state.step);
@@ -285,6 +309,7 @@ static Status open_run(Loop *loop, const char *resume) {
 
 static void close_loop(Loop *loop) {
     progress_close(loop->progress);
+    predictor_close(loop->predictor);
     status_free(device_synchronize(loop->session->device)); /* of a device that is lost nothing is awaited */
     batch_stream_destroy(loop->stream);
     optimizer_destroy(loop->optimizer);
@@ -307,8 +332,8 @@ static Status finish(Loop *loop) {
     Status status = loop->session->communicator->rank == 0 ? training_state_point_final(options, step) : STATUS_OK;
     TRY(communicator_agree(loop->session->communicator, status));
     TRY(report_memory(loop->session));
-    log_info("done after %lld steps; final.h5 is step %lld%s", (long long)loop->state.step, (long long)step,
-             best ? " (best eval_loss)" : "");
+    log_info("done after %lld steps; final.h5 is step %lld%s%s%s", (long long)loop->state.step, (long long)step,
+             best ? " (best " : "", best ? options->training.metric_for_best_model : "", best ? ")" : "");
     return STATUS_OK;
 }
 

@@ -4,6 +4,7 @@
 #include "io/metrics_log.h"
 #include "trainer/clock.h"
 #include "trainer/performance.h"
+#include "trainer/prediction_log.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -133,13 +134,17 @@ static Status fill_evaluation(const TrainingState *state, const EvaluationResult
     return json_value_set_boolean(object, "best", best);
 }
 
-Status progress_evaluation(Progress *progress, const TrainingState *state, const EvaluationResult *result, bool best) {
+Status progress_evaluation(Progress *progress, const TrainingState *state, const EvaluationResult *result, bool best,
+                           const Predictor *predictor, const Predictions *predictions) {
     if (!progress->log) return STATUS_OK;
     JsonValue *object;
     log_info("step %lld: eval_loss %.4f, perplexity %.2f%s", (long long)state->step, result->loss, result->perplexity,
              best ? " (best)" : "");
+    if (predictor) TRY(prediction_log_tell(predictor, predictions, state->step));
     TRY_ALLOC(object = json_value_new_object());
-    return write_object(progress, state->step, object, fill_evaluation(state, result, best, object));
+    Status status = fill_evaluation(state, result, best, object);
+    if (!status && predictor) status = prediction_log_fill(predictor, predictions, object);
+    return write_object(progress, state->step, object, status);
 }
 
 Status progress_event(Progress *progress, const TrainingState *state, const char *name, const char *message) {

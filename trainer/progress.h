@@ -6,6 +6,7 @@
 #include "trainer/batch_stream.h"
 #include "trainer/evaluation.h"
 #include "trainer/plan.h"
+#include "trainer/prediction.h"
 #include "trainer/training_state.h"
 
 typedef struct Progress Progress;
@@ -26,7 +27,9 @@ void progress_close(Progress *progress);
 /* After every step. Writes a line when the step is a multiple of logging_steps or the last; then the loss window of state
  * starts anew. Call on all ranks with the same arguments. */
 Status progress_step(Progress *progress, TrainingState *state, const StepReport *report);
-Status progress_evaluation(Progress *progress, const TrainingState *state, const EvaluationResult *result, bool best);
+/* predictor and predictions: NULL where nothing was generated. */
+Status progress_evaluation(Progress *progress, const TrainingState *state, const EvaluationResult *result, bool best,
+                           const Predictor *predictor, const Predictions *predictions);
 /* {"step", "event": name, "message"}. */
 Status progress_event(Progress *progress, const TrainingState *state, const char *name, const char *message);
 

@@ -231,6 +231,25 @@ static void warn_of_changes(const Session *session, const CheckpointMeta *meta) 
                     (long long)session->options->run.seed);
 }
 
+/* The best value of one metric says nothing of another: the search begins anew. */
+static void forget_other_metric(const Session *session, const CheckpointMeta *meta, TrainingState *state) {
+    Options before;
+    Status status = options_load_text("the checkpoint's configuration", meta->config ? meta->config : "", &before);
+    if (status) {
+        status_free(status); /* of another version: its values are taken as they are */
+        return;
+    }
+    const char *metric = session->options->training.metric_for_best_model;
+    if (strcmp(before.training.metric_for_best_model, metric) != 0) {
+        log_warning("training.metric_for_best_model was %s and is now %s: the best evaluation is searched anew",
+                    before.training.metric_for_best_model, metric);
+        state->best_metric = NAN;
+        state->best_step = -1;
+        state->patience = 0;
+    }
+    options_free(&before);
+}
+
 static Status open_checkpoint(const Session *session, const char *resume, Checkpoint **out) {
     *out = NULL;
     if (strcmp(resume, "none") == 0) return STATUS_OK;
@@ -245,6 +264,7 @@ static Status read_on_rank_0(const Session *session, const char *resume, Trainin
     char *path = NULL;
     *state = state_of(checkpoint_meta(checkpoint));
     warn_of_changes(session, checkpoint_meta(checkpoint));
+    forget_other_metric(session, checkpoint_meta(checkpoint), state);
     Status status = training_state_read(session, checkpoint);
     if (status && !checkpoint_path(session->options->run.output_dir, state->step, &path))
         status = status_prefix(status, "%s", strcmp(resume, "auto") == 0 ? path : resume);
