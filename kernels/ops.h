@@ -77,6 +77,15 @@ typedef struct AdamWSettings {
     int64_t update;       /* 1-based number of this update, for the bias corrections */
 } AdamWSettings;
 
+/* What linear_distillation multiplies the gradients of sum(nll) and of sum(kl) by. */
+typedef struct DistillationSettings {
+    float temperature; /* of kl; > 0 */
+    float nll_scale, kl_scale;
+} DistillationSettings;
+
+/* info_nce: the scale of the cosines, 1 / temperature, never exceeds this (Radford et al. 2021, "CLIP"). */
+#define INFO_NCE_MOST_SCALE 100.0f
+
 struct Ops {
     const char *name;
 
@@ -158,6 +167,68 @@ struct Ops {
      * dropout(Q A) with Q = the gradients of P_i, q[T R] act. */
     Status (*lora_down_backward)(Device *, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x, Tensor a,
                                  LoraStack stack, const SequenceLayout *layout, Dropout dropout);
+
+    /* y[n,:] = x[index[n],:], x[R,D], y[N,D], one dtype, index[N] I32. A negative index leaves row n of y as it is, so that rows
+     * of several sources can be laid into one y. */
+    Status (*gather_rows)(Device *, Tensor y, Tensor x, Tensor index);
+    /* The derivative: dx[index[n],:] += dy[n,:], n in order, summed in fp32 and rounded once; without accumulate dx is written
+     * entirely: rows that no index names are zero. dx F32 or of the dtype of dy. Negative indices are passed over. */
+    Status (*scatter_rows)(Device *, Tensor dx, bool accumulate, Tensor dy, Tensor index);
+
+    /* Softmax attention of the queries of a sequence to keys and values of their own layout, as many sequences: out, q
+     * [Tq,H,E]; k, v [Tk,G,E]; lse [H,Tq] F32. causal: aligned at the end, query i of n sees keys 0 .. m-n+i of m. A query that
+     * sees no key has out 0, lse -infinity and no gradient. Between equal layouts the bits are those of plain arithmetic in
+     * attention_forward. */
+    Status (*cross_attention_forward)(Device *, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                      const SequenceLayout *queries, const SequenceLayout *keys, AttentionShape shape);
+    /* dq, dk, dv are written. Deterministic. */
+    Status (*cross_attention_backward)(Device *, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+                                       Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *queries,
+                                       const SequenceLayout *keys, AttentionShape shape);
+
+    /* FiLM (Perez et al. 2018): y[t,:] = (1 + gamma) * x[t,:] + beta for the tokens t of sequence s, x, y [T,D], with gamma and
+     * beta in a row of modulation [S, 2PD], the output of one linear for P places: gamma of place p is columns 2pD .. 2pD+D-1 of
+     * row s, beta the D after them. y == x allowed. */
+    Status (*film_forward)(Device *, Tensor y, Tensor x, Tensor modulation, int64_t place, const SequenceLayout *layout);
+    /* dx (absent when not wanted) (+)= (1 + gamma) * dy; the columns of the place in dmodulation (act, absent when not wanted)
+     * += sums over the tokens of a sequence of dy * x and of dy. Its other columns stay. dx == dy allowed. */
+    Status (*film_backward)(Device *, Tensor dx, bool accumulate, Tensor dmodulation, Tensor dy, Tensor x, Tensor modulation,
+                            int64_t place, const SequenceLayout *layout);
+
+    /* y[s,:] = mean of the rows of sequence s, zero without rows; x[T,D], y[S,D]. dx[t,:] (+)= dy[s,:] / rows of s. */
+    Status (*segment_mean_forward)(Device *, Tensor y, Tensor x, const SequenceLayout *layout);
+    Status (*segment_mean_backward)(Device *, Tensor dx, bool accumulate, Tensor dy, const SequenceLayout *layout);
+
+    /* y = a x with a = factor[0], F32 or act, on the device; any shape. y == x allowed. */
+    Status (*scale_forward)(Device *, Tensor y, Tensor x, Tensor factor);
+    /* dx (absent when not wanted) (+)= a dy; dfactor[0] (F32, absent when frozen) += sum of dy * x. */
+    Status (*scale_backward)(Device *, Arena *scratch, Tensor dx, bool accumulate, Tensor dfactor, Tensor dy, Tensor x,
+                             Tensor factor);
+
+    /* Cross-entropy and distillation (Hinton et al. 2015) at label positions through the heads, in one visit: with the logits
+     * z = weight hidden[rows[i]] and t = teacher_weight teacher[i], teacher[n,D] a constant, T = temperature,
+     *   nll[i] F32 = logsumexp(z) - z_label,  kl[i] F32 = T^2 sum_v p_v (log p_v - log q_v),  p = softmax(t/T), q = softmax(z/T).
+     * dhidden (absent in evaluation) is written entirely: rows without a label are zero, others
+     * weight^T (nll_scale (softmax(z) - target) + kl_scale T (q - p)). dweight [V,D] (F32, absent when frozen) += the same
+     * times hidden^T. With equal hidden states and heads kl and its gradient are exactly zero. rows are strictly increasing.
+     * Both distributions exist for a chunk of rows only: half as many as in linear_cross_entropy, so its memory. */
+    Status (*linear_distillation)(Device *, Arena *scratch, Tensor nll, Tensor kl, Tensor dhidden, Tensor dweight, Tensor hidden,
+                                  Tensor weight, Tensor teacher, Tensor teacher_weight, Tensor rows, Tensor labels,
+                                  DistillationSettings settings);
+
+    /* Symmetric InfoNCE (van den Oord et al. 2018; CLIP) of rows u, v [B,C], act, B <= 4096. With s_ij = a cos(u_i, v_j), cosines
+     * with |x|^2 + 1e-12 under the root, a = min(exp(log_scale[0]), INFO_NCE_MOST_SCALE), log_scale F32 or act on the device:
+     *   loss[i] F32 = (logsumexp_j(s_ij) + logsumexp_j(s_ji)) / 2 - s_ii,
+     * j over i itself and the rows whose groups[j] differs from groups[i] (groups[B] I32; absent: over all rows), so that
+     * duplicate answers are no negatives. du, dv (absent when not wanted) (+)= scale times the derivatives of sum(loss);
+     * dlog_scale[0] (F32, absent when frozen) += likewise, but where the limit holds only what lowers the scale. */
+    Status (*info_nce)(Device *, Arena *scratch, Tensor loss, Tensor du, bool accumulate_u, Tensor dv, bool accumulate_v,
+                       Tensor dlog_scale, Tensor u, Tensor v, Tensor log_scale, Tensor groups, float scale);
+
+    /* loss[s] F32 = mean over i != j of cos(z_i, z_j)^2 for the rows z[T,D] of sequence s (0 for fewer than two), with
+     * |z|^2 + 1e-12 under the root; dz (absent when not wanted) (+)= scale times the derivative of sum(loss). */
+    Status (*diversity)(Device *, Arena *scratch, Tensor loss, Tensor dz, bool accumulate, Tensor z, const SequenceLayout *layout,
+                        float scale);
 
     /* y = x with conversion between F32 and BF16; same element count. */
     Status (*cast)(Device *, Tensor y, Tensor x);
