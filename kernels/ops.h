@@ -86,6 +86,21 @@ typedef struct DistillationSettings {
 /* info_nce: the scale of the cosines, 1 / temperature, never exceeds this (Radford et al. 2021, "CLIP"). */
 #define INFO_NCE_MOST_SCALE 100.0f
 
+/* Tokens whose probabilities are asked of rows of logits: those of row i are tokens[offsets[i]] .. tokens[offsets[i+1]-1],
+ * distinct within the row. */
+typedef struct TokenPairs {
+    Tensor offsets; /* [n+1] I32 */
+    Tensor tokens;  /* [m] I32 */
+} TokenPairs;
+
+/* Tensors may be absent: a row then weighs 1, and nothing but the cross-entropy depends on the logits. */
+typedef struct CrossEntropySettings {
+    float label_smoothing, scale;
+    Tensor row_weight;                            /* [n] F32 */
+    TokenPairs pairs;                             /* with both of the next, or absent */
+    Tensor pair_log_probability, pair_derivative; /* [m] F32: what token_log_probabilities gave, and d(further terms) by it */
+} CrossEntropySettings;
+
 struct Ops {
     const char *name;
 
@@ -150,11 +165,16 @@ struct Ops {
     /* Cross-entropy of the language-model head at label positions only, without ever holding all logits.
      * hidden[T,D]; weight[V,D]; rows[n] I32: hidden row that predicts labels[n] I32.
      *   nll[n] F32 = logsumexp(z) - ((1-s) z_label + s mean_v z_v),  z = weight hidden[row],  s = label_smoothing.
-     * dhidden (absent in evaluation) is written entirely: rows without a label are zero, others
-     * scale * weight^T (softmax(z) - target). dweight [V,D] (F32, absent when frozen) += scale * (softmax - target) hidden^T.
-     * rows are strictly increasing. Temporary memory is bounded (row chunks), whatever n is. */
+     * dhidden (absent in evaluation) is written entirely: rows without a label are zero, others weight^T dz; dweight [V,D]
+     * (F32, absent when frozen) += dz hidden^T. With w the row's weight, d_p the derivatives of its pairs, D their sum:
+     *   dz = scale w (softmax(z) - target) - D softmax(z), and + d_p at the pair's token.
+     * nll is not weighted. rows are strictly increasing. Temporary memory is bounded (row chunks), whatever n is. */
     Status (*linear_cross_entropy)(Device *, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
-                                   Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
+                                   Tensor weight, Tensor rows, Tensor labels, const CrossEntropySettings *settings);
+    /* log_p[m] F32 = log softmax(weight hidden[row]) at the pairs' tokens; rows [n] I32. Memory as above. Its derivative is
+     * linear_cross_entropy's. */
+    Status (*token_log_probabilities)(Device *, Arena *scratch, Tensor log_p, Tensor hidden, Tensor weight, Tensor rows,
+                                      TokenPairs pairs);
 
     /* y[T,K] (+)= dropout(x[T,K]): forward, and, with the same key, the backward pass. In place allowed (y == x) when not
      * accumulating. */

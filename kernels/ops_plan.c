@@ -126,10 +126,17 @@ static Status record_head(Device *device, Tensor dhidden, Tensor dweight, Tensor
 }
 
 static Status plan_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
-                                        Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale) {
-    (void)nll, (void)labels, (void)label_smoothing, (void)scale;
+                                        Tensor weight, Tensor rows, Tensor labels, const CrossEntropySettings *settings) {
+    (void)nll, (void)labels, (void)settings;
     TRY(record_head(device, dhidden, dweight, hidden, weight, rows));
     return take_scratch(scratch, rows.shape[0] ? scratch_linear_cross_entropy(device, hidden, weight, rows) : 0);
+}
+
+static Status plan_token_log_probabilities(Device *device, Arena *scratch, Tensor log_p, Tensor hidden, Tensor weight,
+                                           Tensor rows, TokenPairs pairs) {
+    (void)log_p, (void)pairs;
+    TRY(record_head(device, tensor_absent(), tensor_absent(), hidden, weight, rows));
+    return take_scratch(scratch, rows.shape[0] ? scratch_token_log_probabilities(device, hidden, weight, rows) : 0);
 }
 
 static Status plan_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout) {
@@ -204,6 +211,7 @@ static const Ops plan = {
     .gelu_backward = plan_gelu_backward,
     .layer_norm_forward = plan_layer_norm_forward,
     .linear_cross_entropy = plan_linear_cross_entropy,
+    .token_log_probabilities = plan_token_log_probabilities,
     .dropout = plan_dropout,
     .lora_down = plan_lora_down,
     .lora_down_backward = plan_lora_down_backward,

@@ -29,7 +29,7 @@ static inline int64_t cross_entropy_chunk_gpu(int64_t vocabulary, int64_t memory
     return chunk;
 }
 
-/* Rows per chunk of linear_cross_entropy. */
+/* Rows per chunk of linear_cross_entropy and token_log_probabilities. */
 static inline int64_t cross_entropy_chunk(const Device *device, int64_t vocabulary, int64_t rows) {
     int64_t chunk = device->target == BACKEND_CUDA ? cross_entropy_chunk_gpu(vocabulary, device->memory_bytes)
                                                    : cross_entropy_chunk_cpu(vocabulary);
@@ -101,6 +101,12 @@ static inline size_t scratch_linear_cross_entropy(const Device *device, Tensor h
     int64_t chunk = cross_entropy_chunk(device, weight.shape[0], rows.shape[0]);
     size_t element = device->target == BACKEND_CUDA ? dtype_bytes(hidden.dtype) : sizeof(float);
     return (size_t)(chunk * weight.shape[0]) * sizeof(float) + 2 * (size_t)(chunk * hidden.shape[1]) * element;
+}
+
+/* fp32 logits and gathered hidden rows of one chunk. */
+static inline size_t scratch_token_log_probabilities(const Device *device, Tensor hidden, Tensor weight, Tensor rows) {
+    int64_t chunk = cross_entropy_chunk(device, weight.shape[0], rows.shape[0]);
+    return (size_t)(chunk * weight.shape[0]) * sizeof(float) + (size_t)(chunk * hidden.shape[1]) * dtype_bytes(hidden.dtype);
 }
 
 /* Tokens of one partial sum of the gradient of A on a GPU: many blocks, and yet little to add up. */

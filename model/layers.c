@@ -178,7 +178,7 @@ Status layer_swiglu(Tape *tape, Value *gate, Value *up, Value **out) {
 }
 
 Status layer_linear_cross_entropy(Tape *tape, Value *hidden, const Parameter *head, Tensor rows, Tensor labels,
-                                  float label_smoothing, float scale, Tensor nll) {
+                                  const CrossEntropySettings *settings, Tensor nll) {
     Tensor dhidden = tensor_absent(), dhead = tensor_absent();
     if (tape_recording(tape) && hidden->needs_gradient) {
         bool accumulate;
@@ -187,5 +187,11 @@ Status layer_linear_cross_entropy(Tape *tape, Value *hidden, const Parameter *he
     }
     if (tape_recording(tape) && head->trainable) dhead = head->gradient;
     return tape_ops(tape)->linear_cross_entropy(tape_device(tape), tape_arena(tape), nll, dhidden, dhead, hidden->data,
-                                                head->value, rows, labels, label_smoothing, scale);
+                                                head->value, rows, labels, settings);
+}
+
+Status layer_token_log_probabilities(Tape *tape, const Value *hidden, const Parameter *head, Tensor rows, TokenPairs pairs,
+                                     Tensor log_p) {
+    return tape_ops(tape)->token_log_probabilities(tape_device(tape), tape_arena(tape), log_p, hidden->data, head->value, rows,
+                                                   pairs);
 }

@@ -36,9 +36,14 @@ Status layer_attention(Tape *tape, Value *q, Value *k, Value *v, const SequenceL
 /* silu(gate) * up. */
 Status layer_swiglu(Tape *tape, Value *gate, Value *up, Value **out);
 
-/* Sum-type loss at label rows (ops.h, linear_cross_entropy): fills nll[n]; when recording, hidden's gradient is set to
- * scale times that of sum(nll), and the head's gradient view is added to when it is trainable. */
+/* Sum-type loss at label rows (ops.h, linear_cross_entropy): fills nll[n]; when recording, hidden's gradient is set to that of
+ * the objective which the settings describe, and the head's gradient view is added to when it is trainable. */
 Status layer_linear_cross_entropy(Tape *tape, Value *hidden, const Parameter *head, Tensor rows, Tensor labels,
-                                  float label_smoothing, float scale, Tensor nll);
+                                  const CrossEntropySettings *settings, Tensor nll);
+
+/* log_p[m] of single tokens at rows (ops.h, token_log_probabilities). Not recorded: what depends on them comes back through the
+ * pairs of layer_linear_cross_entropy. */
+Status layer_token_log_probabilities(Tape *tape, const Value *hidden, const Parameter *head, Tensor rows, TokenPairs pairs,
+                                     Tensor log_p);
 
 #endif

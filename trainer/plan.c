@@ -107,8 +107,8 @@ static Status walk_step(const Options *options, const Decoder *decoder, Tape *ta
     DecoderRun run = {.layout = &batch->layout, .dropout = {.p = (float)options->lora.lora_dropout}};
     TRY(tape_begin(tape, true, recompute));
     TRY(decoder_forward(decoder, tape, &run, batch->ids, &hidden));
-    TRY(layer_linear_cross_entropy(tape, hidden, decoder->head, batch->rows, batch->labels,
-                                   (float)options->training.label_smoothing_factor, 1.0f, batch->nll));
+    CrossEntropySettings loss = {.label_smoothing = (float)options->training.label_smoothing_factor, .scale = 1.0f};
+    TRY(layer_linear_cross_entropy(tape, hidden, decoder->head, batch->rows, batch->labels, &loss, batch->nll));
     return tape_backward(tape);
 }
 

@@ -29,6 +29,7 @@ static const Ops ops = {
     .gelu_backward = cpu_gelu_backward,
     .layer_norm_forward = cpu_layer_norm_forward,
     .linear_cross_entropy = cpu_linear_cross_entropy,
+    .token_log_probabilities = cpu_token_log_probabilities,
     .dropout = cpu_dropout,
     .lora_down = cpu_lora_down,
     .lora_down_backward = cpu_lora_down_backward,

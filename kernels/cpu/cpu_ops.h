@@ -5,33 +5,34 @@
 #include "kernels/cpu/level.h"
 #include "kernels/ops.h"
 
-#define cpu_matmul                 CPU_NAME(cpu_matmul)
-#define cpu_embedding_forward      CPU_NAME(cpu_embedding_forward)
-#define cpu_embedding_backward     CPU_NAME(cpu_embedding_backward)
-#define cpu_rms_norm_forward       CPU_NAME(cpu_rms_norm_forward)
-#define cpu_rms_norm_backward      CPU_NAME(cpu_rms_norm_backward)
-#define cpu_rope_table             CPU_NAME(cpu_rope_table)
-#define cpu_rope                   CPU_NAME(cpu_rope)
-#define cpu_attention_forward      CPU_NAME(cpu_attention_forward)
-#define cpu_attention_backward     CPU_NAME(cpu_attention_backward)
-#define cpu_cache_append           CPU_NAME(cpu_cache_append)
-#define cpu_attention_cached       CPU_NAME(cpu_attention_cached)
-#define cpu_swiglu_forward         CPU_NAME(cpu_swiglu_forward)
-#define cpu_swiglu_backward        CPU_NAME(cpu_swiglu_backward)
-#define cpu_gelu_forward           CPU_NAME(cpu_gelu_forward)
-#define cpu_gelu_backward          CPU_NAME(cpu_gelu_backward)
-#define cpu_layer_norm_forward     CPU_NAME(cpu_layer_norm_forward)
-#define cpu_linear_cross_entropy   CPU_NAME(cpu_linear_cross_entropy)
-#define cpu_dropout                CPU_NAME(cpu_dropout)
-#define cpu_lora_down              CPU_NAME(cpu_lora_down)
-#define cpu_lora_down_backward     CPU_NAME(cpu_lora_down_backward)
-#define cpu_cast                   CPU_NAME(cpu_cast)
-#define cpu_add                    CPU_NAME(cpu_add)
-#define cpu_column_sum             CPU_NAME(cpu_column_sum)
-#define cpu_fixed_point_accumulate CPU_NAME(cpu_fixed_point_accumulate)
-#define cpu_fixed_point_convert    CPU_NAME(cpu_fixed_point_convert)
-#define cpu_sum_squares            CPU_NAME(cpu_sum_squares)
-#define cpu_adamw                  CPU_NAME(cpu_adamw)
+#define cpu_matmul                  CPU_NAME(cpu_matmul)
+#define cpu_embedding_forward       CPU_NAME(cpu_embedding_forward)
+#define cpu_embedding_backward      CPU_NAME(cpu_embedding_backward)
+#define cpu_rms_norm_forward        CPU_NAME(cpu_rms_norm_forward)
+#define cpu_rms_norm_backward       CPU_NAME(cpu_rms_norm_backward)
+#define cpu_rope_table              CPU_NAME(cpu_rope_table)
+#define cpu_rope                    CPU_NAME(cpu_rope)
+#define cpu_attention_forward       CPU_NAME(cpu_attention_forward)
+#define cpu_attention_backward      CPU_NAME(cpu_attention_backward)
+#define cpu_cache_append            CPU_NAME(cpu_cache_append)
+#define cpu_attention_cached        CPU_NAME(cpu_attention_cached)
+#define cpu_swiglu_forward          CPU_NAME(cpu_swiglu_forward)
+#define cpu_swiglu_backward         CPU_NAME(cpu_swiglu_backward)
+#define cpu_gelu_forward            CPU_NAME(cpu_gelu_forward)
+#define cpu_gelu_backward           CPU_NAME(cpu_gelu_backward)
+#define cpu_layer_norm_forward      CPU_NAME(cpu_layer_norm_forward)
+#define cpu_linear_cross_entropy    CPU_NAME(cpu_linear_cross_entropy)
+#define cpu_token_log_probabilities CPU_NAME(cpu_token_log_probabilities)
+#define cpu_dropout                 CPU_NAME(cpu_dropout)
+#define cpu_lora_down               CPU_NAME(cpu_lora_down)
+#define cpu_lora_down_backward      CPU_NAME(cpu_lora_down_backward)
+#define cpu_cast                    CPU_NAME(cpu_cast)
+#define cpu_add                     CPU_NAME(cpu_add)
+#define cpu_column_sum              CPU_NAME(cpu_column_sum)
+#define cpu_fixed_point_accumulate  CPU_NAME(cpu_fixed_point_accumulate)
+#define cpu_fixed_point_convert     CPU_NAME(cpu_fixed_point_convert)
+#define cpu_sum_squares             CPU_NAME(cpu_sum_squares)
+#define cpu_adamw                   CPU_NAME(cpu_adamw)
 
 Status cpu_matmul(Device *, Arena *scratch, Tensor c, Tensor a, bool transpose_a, Tensor b, bool transpose_b, Tensor bias,
                   float alpha, float beta);
@@ -55,7 +56,9 @@ Status cpu_gelu_forward(Device *, Tensor y, Tensor x);
 Status cpu_gelu_backward(Device *, Tensor dx, Tensor dy, Tensor x);
 Status cpu_layer_norm_forward(Device *, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
 Status cpu_linear_cross_entropy(Device *, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
-                                Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
+                                Tensor weight, Tensor rows, Tensor labels, const CrossEntropySettings *settings);
+Status cpu_token_log_probabilities(Device *, Arena *scratch, Tensor log_p, Tensor hidden, Tensor weight, Tensor rows,
+                                   TokenPairs pairs);
 Status cpu_dropout(Device *, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);
 Status cpu_lora_down(Device *, Tensor p, Tensor x, Tensor a, LoraStack stack, const SequenceLayout *layout, Dropout dropout);
 Status cpu_lora_down_backward(Device *, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x, Tensor a,

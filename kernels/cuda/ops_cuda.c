@@ -19,6 +19,7 @@ static const Ops table = {
     .gelu_backward = cuda_gelu_backward,
     .layer_norm_forward = cuda_layer_norm_forward,
     .linear_cross_entropy = cuda_linear_cross_entropy,
+    .token_log_probabilities = cuda_token_log_probabilities,
     .dropout = cuda_dropout,
     .lora_down = cuda_lora_down,
     .lora_down_backward = cuda_lora_down_backward,

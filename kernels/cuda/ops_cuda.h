@@ -33,12 +33,14 @@ Status cuda_gelu_forward(Device *device, Tensor y, Tensor x);
 Status cuda_gelu_backward(Device *device, Tensor dx, Tensor dy, Tensor x);
 Status cuda_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor delta, Tensor weight, Tensor bias, float epsilon);
 Status cuda_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
-                                 Tensor weight, Tensor rows, Tensor labels, float label_smoothing, float scale);
+                                 Tensor weight, Tensor rows, Tensor labels, const CrossEntropySettings *settings);
+Status cuda_token_log_probabilities(Device *device, Arena *scratch, Tensor log_p, Tensor hidden, Tensor weight, Tensor rows,
+                                    TokenPairs pairs);
 Status cuda_dropout(Device *device, Tensor y, bool accumulate, Tensor x, const SequenceLayout *layout, Dropout dropout);
 Status cuda_lora_down(Device *device, Tensor p, Tensor x, Tensor a, LoraStack stack, const SequenceLayout *layout,
                       Dropout dropout);
-Status cuda_lora_down_backward(Device *device, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x, Tensor a,
-                               LoraStack stack, const SequenceLayout *layout, Dropout dropout);
+Status cuda_lora_down_backward(Device *device, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x,
+                               Tensor a, LoraStack stack, const SequenceLayout *layout, Dropout dropout);
 Status cuda_cast(Device *device, Tensor y, Tensor x);
 Status cuda_add(Device *device, Tensor y, Tensor x, float alpha);
 Status cuda_column_sum(Device *device, Arena *scratch, Tensor gradient, Tensor dy);

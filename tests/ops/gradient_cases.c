@@ -184,7 +184,7 @@ static const float loss_smoothing = 0.1f, loss_scale = 0.25f;
 static double loss_objective(const void *context) {
     const LossContext *c = context;
     reference_linear_cross_entropy(c->nll, NULL, NULL, c->hidden.host, c->weight.host, c->rows, c->labels, (double)loss_smoothing,
-                                   1, c->count, c->tokens, c->width, c->vocabulary);
+                                   1, c->count, c->tokens, c->width, c->vocabulary, (ReferenceLossTerms){0});
     double sum = 0;
     for (int64_t i = 0; i < c->count; ++i) sum += c->nll[i];
     return sum * (double)loss_scale;
@@ -208,13 +208,75 @@ static void loss_differences(Run *run, const Shape *s, DType act) {
     double *zeros = calloc((size_t)(v * w), 8);
     Value nll = run_poisoned(run, DTYPE_F32, SHAPE1(count)), dhidden = run_poisoned(run, act, SHAPE2(t, w));
     Value dweight = run_values(run, DTYPE_F32, SHAPE2(v, w), zeros);
-    run_succeeds(run, run->device->ops->linear_cross_entropy(run->device, run->arena, nll.tensor, dhidden.tensor, dweight.tensor,
-                                                             c.hidden.tensor, c.weight.tensor, run_indices(run, rows, count),
-                                                             run_indices(run, labels, count), loss_smoothing, loss_scale));
+    run_succeeds(run, run->device->ops->linear_cross_entropy(
+                          run->device, run->arena, nll.tensor, dhidden.tensor, dweight.tensor, c.hidden.tensor, c.weight.tensor,
+                          run_indices(run, rows, count), run_indices(run, labels, count),
+                          &(CrossEntropySettings){.label_smoothing = loss_smoothing, .scale = loss_scale}));
     check_gradient(run, loss_objective, &c, c.hidden, dhidden.tensor, "dhidden");
     check_gradient(run, loss_objective, &c, c.weight, dweight.tensor, "dweight");
     free(c.nll);
     free(zeros);
+}
+
+typedef struct LossTermsContext {
+    LossContext loss;
+    Value row_weight, direction;
+    int32_t offsets[6], tokens[10];
+    double *log_p;
+} LossTermsContext;
+
+/* The weighted cross-entropy, and a further term of the pairs' log-probabilities: sum direction log_p + log_p^2. */
+static double loss_terms_objective(const void *context) {
+    const LossTermsContext *c = context;
+    const LossContext *l = &c->loss;
+    double sum = 0;
+    reference_linear_cross_entropy(l->nll, NULL, NULL, l->hidden.host, l->weight.host, l->rows, l->labels, (double)loss_smoothing,
+                                   1, l->count, l->tokens, l->width, l->vocabulary, (ReferenceLossTerms){0});
+    reference_token_log_probabilities(c->log_p, l->hidden.host, l->weight.host, l->rows, c->offsets, c->tokens, l->count,
+                                      l->width, l->vocabulary);
+    for (int64_t i = 0; i < l->count; ++i) sum += (double)loss_scale * c->row_weight.host[i] * l->nll[i];
+    for (int64_t k = 0; k < 2 * l->count; ++k) sum += (c->direction.host[k] + c->log_p[k]) * c->log_p[k];
+    return sum;
+}
+
+/* Both ops as an objective uses them: log-probabilities, derivatives by them on the host, and back. */
+static void loss_terms_differences(Run *run, const Shape *s, DType act) {
+    if (!small(s)) return;
+    int64_t t = shape_tokens(s), w = s->width, v = s->vocabulary, count = (t + 1) / 2;
+    const Ops *ops = run->device->ops;
+    int32_t rows[9], labels[9];
+    for (int64_t i = 0; i < count; ++i) rows[i] = (int32_t)(2 * i), labels[i] = (int32_t)((5 * i + 3) % v);
+    LossTermsContext c = {.loss = {run_random(run, act, SHAPE2(t, w), 1.0), run_random(run, act, SHAPE2(v, w), 0.5), rows, labels,
+                                   calloc((size_t)count, 8), count, t, w, v},
+                          .row_weight = run_random(run, DTYPE_F32, SHAPE1(count), 1.0),
+                          .direction = run_random(run, DTYPE_F32, SHAPE1(2 * count), 1.0),
+                          .log_p = calloc((size_t)(2 * count), 8)};
+    for (int64_t i = 0; i < count; ++i) {
+        c.offsets[i + 1] = (int32_t)(2 * i + 2);
+        c.tokens[2 * i] = labels[i];
+        c.tokens[2 * i + 1] = (int32_t)((labels[i] + 1) % v);
+    }
+    double *zeros = calloc((size_t)(v * w), 8);
+    Value nll = run_poisoned(run, DTYPE_F32, SHAPE1(count)), dhidden = run_poisoned(run, act, SHAPE2(t, w));
+    Value dweight = run_values(run, DTYPE_F32, SHAPE2(v, w), zeros), log_p = run_poisoned(run, DTYPE_F32, SHAPE1(2 * count));
+    CrossEntropySettings settings = {.label_smoothing = loss_smoothing, .scale = loss_scale, .row_weight = c.row_weight.tensor};
+    settings.pairs = (TokenPairs){run_indices(run, c.offsets, count + 1), run_indices(run, c.tokens, 2 * count)};
+    Tensor index = run_indices(run, rows, count);
+    run_succeeds(run, ops->token_log_probabilities(run->device, run->arena, log_p.tensor, c.loss.hidden.tensor,
+                                                   c.loss.weight.tensor, index, settings.pairs));
+    double *got = run_read(run, log_p.tensor);
+    for (int64_t k = 0; k < 2 * count; ++k) got[k] = c.direction.host[k] + 2 * got[k];
+    settings.pair_log_probability = log_p.tensor;
+    settings.pair_derivative = run_values(run, DTYPE_F32, SHAPE1(2 * count), got).tensor;
+    run_succeeds(run, ops->linear_cross_entropy(run->device, run->arena, nll.tensor, dhidden.tensor, dweight.tensor,
+                                                c.loss.hidden.tensor, c.loss.weight.tensor, index,
+                                                run_indices(run, labels, count), &settings));
+    check_gradient(run, loss_terms_objective, &c, c.loss.hidden, dhidden.tensor, "dhidden");
+    check_gradient(run, loss_terms_objective, &c, c.loss.weight, dweight.tensor, "dweight");
+    free(got);
+    free(zeros);
+    free(c.log_p);
+    free(c.loss.nll);
 }
 
 typedef struct RopeContext {
@@ -286,8 +348,13 @@ static void lora_differences(Run *run, const Shape *s, DType act) {
 }
 
 const OpCase gradient_cases[] = {
-    {"rms_norm by differences", rms_norm_differences, false}, {"attention by differences", attention_differences, false},
-    {"swiglu by differences", swiglu_differences, false},     {"linear_cross_entropy by differences", loss_differences, false},
-    {"rope by differences", rope_differences, false},         {"lora_down_backward by differences", lora_differences, false},
-    {"gelu by differences", gelu_differences, false},         {NULL, NULL, false},
+    {"rms_norm by differences", rms_norm_differences, false},
+    {"attention by differences", attention_differences, false},
+    {"swiglu by differences", swiglu_differences, false},
+    {"linear_cross_entropy by differences", loss_differences, false},
+    {"linear_cross_entropy with all terms by differences", loss_terms_differences, false},
+    {"rope by differences", rope_differences, false},
+    {"lora_down_backward by differences", lora_differences, false},
+    {"gelu by differences", gelu_differences, false},
+    {NULL, NULL, false},
 };

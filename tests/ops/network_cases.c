@@ -360,82 +360,6 @@ static void layer_norm_far_mean(Run *run, const Shape *s, DType act) {
     free(expected);
 }
 
-static void gelu(Run *run, const Shape *s, DType act) {
-    int64_t n = shape_tokens(s) * s->hidden;
-    Value x = run_random(run, act, SHAPE1(n), 2.0), dy = run_random(run, act, SHAPE1(n), 1.0);
-    Value y = run_poisoned(run, act, SHAPE1(n)), dx = run_poisoned(run, act, SHAPE1(n));
-    double *expected = new_doubles(n), *gradient = new_doubles(n);
-    const Ops *ops = run->device->ops;
-    run_succeeds(run, ops->gelu_forward(run->device, y.tensor, x.tensor));
-    run_succeeds(run, ops->gelu_backward(run->device, dx.tensor, dy.tensor, x.tensor));
-    reference_gelu_forward(expected, x.host, n);
-    reference_gelu_backward(gradient, dy.host, x.host, n);
-    run_expect(run, y, expected, one_rounding(act), "y");
-    run_expect(run, dx, gradient, one_rounding(act), "dx");
-    /* In place: the gradient over its upstream, then the values over their input. */
-    run_succeeds(run, ops->gelu_backward(run->device, dy.tensor, dy.tensor, x.tensor));
-    run_succeeds(run, ops->gelu_forward(run->device, x.tensor, x.tensor));
-    run_expect(run, dy, gradient, one_rounding(act), "dx in place");
-    run_expect(run, x, expected, one_rounding(act), "y in place");
-    free(expected);
-    free(gradient);
-}
-
-/* Digits of the lower tail, where 1 + erf would have lost them all; and nothing overflows far out. */
-static void gelu_extremes(Run *run, const Shape *s, DType act) {
-    (void)s;
-    const double values[] = {-1e18, -100, -12, -10, -7.5, -5, -3, -1, -0.125, 0, 0.125, 1, 8, 100, 1e18}, one = 1;
-    enum { COUNT = sizeof values / sizeof *values };
-    for (int i = 0; i < COUNT; ++i) { /* one row each: the tolerance is relative to a row's largest value */
-        Value x = run_values(run, act, SHAPE1(1), &values[i]), y = run_poisoned(run, act, SHAPE1(1));
-        Value dy = run_values(run, act, SHAPE1(1), &one);
-        double expected, gradient;
-        run_succeeds(run, run->device->ops->gelu_forward(run->device, y.tensor, x.tensor));
-        run_succeeds(run, run->device->ops->gelu_backward(run->device, dy.tensor, dy.tensor, x.tensor));
-        reference_gelu_forward(&expected, x.host, 1);
-        reference_gelu_backward(&gradient, &one, x.host, 1);
-        run_expect(run, y, &expected, one_rounding(act), "y");
-        run_expect(run, dy, &gradient, one_rounding(act), "dx");
-    }
-}
-
-static void layer_norm(Run *run, const Shape *s, DType act) {
-    int64_t t = shape_tokens(s), width = s->width;
-    const float epsilon = 1e-5f;
-    Value x = run_random(run, act, SHAPE2(t, width), 1.5), delta = run_random(run, act, SHAPE2(t, width), 0.5);
-    Value weight = run_random(run, act, SHAPE1(width), 1.0), bias = run_random(run, act, SHAPE1(width), 1.0);
-    Value y = run_poisoned(run, act, SHAPE2(t, width));
-    double *expected = new_doubles(t * width), *sum = new_doubles(t * width);
-    const Ops *ops = run->device->ops;
-    run_succeeds(run,
-                 ops->layer_norm_forward(run->device, y.tensor, x.tensor, tensor_absent(), weight.tensor, bias.tensor, epsilon));
-    reference_layer_norm_forward(expected, x.host, weight.host, bias.host, (double)epsilon, t, width);
-    Tolerance tolerance = stored_in(act, 1.0); /* the sum is stored before it is normalised */
-    run_expect(run, y, expected, tolerance, "y");
-    for (int64_t i = 0; i < t * width; ++i) sum[i] = round_to(act, round_to(DTYPE_F32, x.host[i] + delta.host[i]));
-    reference_layer_norm_forward(expected, sum, weight.host, bias.host, (double)epsilon, t, width);
-    run_succeeds(run,
-                 ops->layer_norm_forward(run->device, delta.tensor, x.tensor, delta.tensor, weight.tensor, bias.tensor, epsilon));
-    run_expect(run, delta, expected, tolerance, "y of sum over delta");
-    free(expected);
-    free(sum);
-}
-
-/* Values around 1000 with deviations around 1: the variance must not be taken as a difference of large squares. */
-static void layer_norm_far_mean(Run *run, const Shape *s, DType act) {
-    int64_t t = shape_tokens(s), width = s->width;
-    Value x = run_random(run, act, SHAPE2(t, width), 1.0), weight = run_random(run, act, SHAPE1(width), 1.0);
-    Value bias = run_random(run, act, SHAPE1(width), 1.0);
-    for (int64_t i = 0; i < t * width; ++i) x.host[i] = round_to(act, x.host[i] + 1000);
-    Value far = run_values(run, act, SHAPE2(t, width), x.host);
-    double *expected = new_doubles(t * width);
-    reference_layer_norm_forward(expected, far.host, weight.host, bias.host, 1e-12, t, width);
-    run_succeeds(run, run->device->ops->layer_norm_forward(run->device, far.tensor, far.tensor, tensor_absent(), weight.tensor,
-                                                           bias.tensor, 1e-12f));
-    run_expect(run, far, expected, (Tolerance){0, 3e-4, 1e-30}, "y"); /* a unit in the last place of 1000 is 6e-5 */
-    free(expected);
-}
-
 typedef struct LossOperands {
     Value hidden, weight, nll, dhidden, dweight;
     Tensor rows, labels;
@@ -469,10 +393,12 @@ static void check_loss(Run *run, const Shape *s, DType act, float smoothing) {
     double *nll = new_doubles(l.count), *dhidden = new_doubles(t * s->width), *dweight = new_doubles(weights);
     run_succeeds(run,
                  run->device->ops->linear_cross_entropy(run->device, run->arena, l.nll.tensor, l.dhidden.tensor, l.dweight.tensor,
-                                                        l.hidden.tensor, l.weight.tensor, l.rows, l.labels, smoothing, scale));
+                                                        l.hidden.tensor, l.weight.tensor, l.rows, l.labels,
+                                                        &(CrossEntropySettings){.label_smoothing = smoothing, .scale = scale}));
     if (run->compare)
         reference_linear_cross_entropy(nll, dhidden, dweight, l.hidden.host, l.weight.host, l.host_rows, l.host_labels,
-                                       (double)smoothing, (double)scale, l.count, t, s->width, s->vocabulary);
+                                       (double)smoothing, (double)scale, l.count, t, s->width, s->vocabulary,
+                                       (ReferenceLossTerms){0});
     for (int64_t i = 0; i < weights; ++i) dweight[i] += l.dweight.host[i];
     run_expect(run, l.nll, nll, (Tolerance){0, 1e-5, 1e-6}, "nll");
     run_expect(run, l.dhidden, dhidden, stored_in(act, 1.0), "dhidden"); /* softmax - target is stored */
@@ -491,17 +417,97 @@ static void linear_cross_entropy_smoothed(Run *run, const Shape *s, DType act) {
 static void linear_cross_entropy_evaluation(Run *run, const Shape *s, DType act) {
     LossOperands l = loss_operands(run, s, act);
     double *nll = new_doubles(l.count);
-    run_succeeds(run,
-                 run->device->ops->linear_cross_entropy(run->device, run->arena, l.nll.tensor, tensor_absent(), tensor_absent(),
-                                                        l.hidden.tensor, l.weight.tensor, l.rows, l.labels, 0.0f, 1.0f));
+    run_succeeds(run, run->device->ops->linear_cross_entropy(run->device, run->arena, l.nll.tensor, tensor_absent(),
+                                                             tensor_absent(), l.hidden.tensor, l.weight.tensor, l.rows, l.labels,
+                                                             &(CrossEntropySettings){.scale = 1.0f}));
     if (run->compare)
         reference_linear_cross_entropy(nll, NULL, NULL, l.hidden.host, l.weight.host, l.host_rows, l.host_labels, 0, 1, l.count,
-                                       shape_tokens(s), s->width, s->vocabulary);
+                                       shape_tokens(s), s->width, s->vocabulary, (ReferenceLossTerms){0});
     run_expect(run, l.nll, nll, (Tolerance){0, 1e-5, 1e-6}, "nll");
     free(nll);
     free(l.host_rows);
     free(l.host_labels);
 }
+
+enum { PAIRS_PER_ROW = 3 };
+
+/* None to three tokens for every row, the label often among them. */
+typedef struct PairOperands {
+    TokenPairs pairs;
+    int32_t *offsets, *tokens;
+    int64_t count;
+    Value log_p, derivative; /* log_p: what it must be, in fp32 */
+} PairOperands;
+
+static PairOperands pair_operands(Run *run, const Shape *s, const LossOperands *l) {
+    PairOperands p = {.offsets = calloc((size_t)l->count + 1, 4), .tokens = calloc((size_t)(PAIRS_PER_ROW * l->count) + 1, 4)};
+    for (int64_t i = 0; i < l->count; ++i) {
+        int64_t n = (int64_t)(run_uniform(run) * (PAIRS_PER_ROW + 1)), first = run_uniform(run) < 0.5 ? l->host_labels[i] : i;
+        for (int64_t k = 0; k < n && k < s->vocabulary; ++k) p.tokens[p.count++] = (int32_t)((first + k) % s->vocabulary);
+        p.offsets[i + 1] = (int32_t)p.count;
+    }
+    double *log_p = new_doubles(p.count);
+    p.pairs = (TokenPairs){run_indices(run, p.offsets, l->count + 1), run_indices(run, p.tokens, p.count)};
+    reference_token_log_probabilities(log_p, l->hidden.host, l->weight.host, l->host_rows, p.offsets, p.tokens, l->count,
+                                      s->width, s->vocabulary);
+    p.log_p = run_values(run, DTYPE_F32, SHAPE1(p.count), log_p);
+    p.derivative = run_random(run, DTYPE_F32, SHAPE1(p.count), 0.05);
+    free(log_p);
+    return p;
+}
+
+static void pair_operands_free(PairOperands *p, LossOperands *l) {
+    free(p->offsets);
+    free(p->tokens);
+    free(l->host_rows);
+    free(l->host_labels);
+}
+
+static void token_log_probabilities(Run *run, const Shape *s, DType act) {
+    LossOperands l = loss_operands(run, s, act);
+    PairOperands p = pair_operands(run, s, &l);
+    Value log_p = run_poisoned(run, DTYPE_F32, SHAPE1(p.count));
+    run_succeeds(run, run->device->ops->token_log_probabilities(run->device, run->arena, log_p.tensor, l.hidden.tensor,
+                                                                l.weight.tensor, l.rows, p.pairs));
+    run_expect(run, log_p, p.log_p.host, (Tolerance){0, 1e-5, 1e-6}, "log_p");
+    pair_operands_free(&p, &l);
+}
+
+/* Rows of different weight, and further terms that hang on single tokens. */
+static void check_loss_terms(Run *run, const Shape *s, DType act, bool weighted, bool paired) {
+    int64_t t = shape_tokens(s), weights = s->vocabulary * s->width;
+    LossOperands l = loss_operands(run, s, act);
+    PairOperands p = pair_operands(run, s, &l);
+    Value row_weight = run_random(run, DTYPE_F32, SHAPE1(l.count), 1.0);
+    CrossEntropySettings settings = {.label_smoothing = 0.1f, .scale = 0.03125f};
+    ReferenceLossTerms terms = {0};
+    if (weighted) settings.row_weight = row_weight.tensor, terms.row_weight = row_weight.host;
+    if (paired) {
+        settings.pairs = p.pairs, settings.pair_log_probability = p.log_p.tensor;
+        settings.pair_derivative = p.derivative.tensor;
+        terms.offsets = p.offsets, terms.tokens = p.tokens, terms.derivative = p.derivative.host;
+    }
+    double *nll = new_doubles(l.count), *dhidden = new_doubles(t * s->width), *dweight = new_doubles(weights);
+    run_succeeds(run,
+                 run->device->ops->linear_cross_entropy(run->device, run->arena, l.nll.tensor, l.dhidden.tensor, l.dweight.tensor,
+                                                        l.hidden.tensor, l.weight.tensor, l.rows, l.labels, &settings));
+    if (run->compare)
+        reference_linear_cross_entropy(nll, dhidden, dweight, l.hidden.host, l.weight.host, l.host_rows, l.host_labels,
+                                       (double)settings.label_smoothing, (double)settings.scale, l.count, t, s->width,
+                                       s->vocabulary, terms);
+    for (int64_t i = 0; i < weights; ++i) dweight[i] += l.dweight.host[i];
+    run_expect(run, l.nll, nll, (Tolerance){0, 1e-5, 1e-6}, "nll"); /* weighs nothing */
+    run_expect(run, l.dhidden, dhidden, stored_in(act, 1.0), "dhidden");
+    run_expect(run, l.dweight, dweight, act == DTYPE_BF16 ? (Tolerance){0, 0x1p-7, 0} : one_rounding(DTYPE_F32), "dweight");
+    free(nll);
+    free(dhidden);
+    free(dweight);
+    pair_operands_free(&p, &l);
+}
+
+static void linear_cross_entropy_weighted(Run *run, const Shape *s, DType act) { check_loss_terms(run, s, act, true, false); }
+static void linear_cross_entropy_paired(Run *run, const Shape *s, DType act) { check_loss_terms(run, s, act, false, true); }
+static void linear_cross_entropy_all_terms(Run *run, const Shape *s, DType act) { check_loss_terms(run, s, act, true, true); }
 
 const OpCase network_cases[] = {
     {"rms_norm", rms_norm, true},
@@ -516,12 +522,12 @@ const OpCase network_cases[] = {
     {"gelu extremes", gelu_extremes, true},
     {"layer_norm", layer_norm, true},
     {"layer_norm far from zero", layer_norm_far_mean, false},
-    {"gelu", gelu, true},
-    {"gelu extremes", gelu_extremes, true},
-    {"layer_norm", layer_norm, true},
-    {"layer_norm far from zero", layer_norm_far_mean, false},
     {"linear_cross_entropy", linear_cross_entropy, true},
     {"linear_cross_entropy smoothed", linear_cross_entropy_smoothed, true},
     {"linear_cross_entropy evaluation", linear_cross_entropy_evaluation, true},
+    {"linear_cross_entropy weighted", linear_cross_entropy_weighted, true},
+    {"linear_cross_entropy with pairs", linear_cross_entropy_paired, true},
+    {"linear_cross_entropy with all terms", linear_cross_entropy_all_terms, true},
+    {"token_log_probabilities", token_log_probabilities, true},
     {NULL, NULL, false},
 };

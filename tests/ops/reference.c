@@ -193,7 +193,7 @@ static double row_cross_entropy(double *probability, const double *hidden, const
 
 void reference_linear_cross_entropy(double *nll, double *dhidden, double *dweight, const double *hidden, const double *weight,
                                     const int32_t *rows, const int32_t *labels, double smoothing, double scale, int64_t count,
-                                    int64_t tokens, int64_t width, int64_t vocabulary) {
+                                    int64_t tokens, int64_t width, int64_t vocabulary, ReferenceLossTerms terms) {
     double *gradient = calloc((size_t)vocabulary, sizeof *gradient);
     if (dhidden) memset(dhidden, 0, (size_t)(tokens * width) * sizeof *dhidden);
     if (dweight) memset(dweight, 0, (size_t)(vocabulary * width) * sizeof *dweight);
@@ -202,7 +202,10 @@ void reference_linear_cross_entropy(double *nll, double *dhidden, double *dweigh
         nll[n] = row_cross_entropy(gradient, row, weight, labels[n], smoothing, width, vocabulary);
         for (int64_t v = 0; v < vocabulary; ++v) {
             double target = (v == labels[n] ? 1 - smoothing : 0) + smoothing / (double)vocabulary;
-            double dz = scale * (gradient[v] - target);
+            double dz = scale * (terms.row_weight ? terms.row_weight[n] : 1) * (gradient[v] - target);
+            /* d log p(token) / dz_v = 1[v = token] - p(v) */
+            for (int32_t k = terms.offsets ? terms.offsets[n] : 0; terms.offsets && k < terms.offsets[n + 1]; ++k)
+                dz += terms.derivative[k] * ((v == terms.tokens[k]) - gradient[v]);
             for (int64_t i = 0; i < width; ++i) {
                 if (dhidden) dhidden[rows[n] * width + i] += dz * weight[v * width + i];
                 if (dweight) dweight[v * width + i] += dz * row[i];
@@ -210,6 +213,16 @@ void reference_linear_cross_entropy(double *nll, double *dhidden, double *dweigh
         }
     }
     free(gradient);
+}
+
+void reference_token_log_probabilities(double *log_p, const double *hidden, const double *weight, const int32_t *rows,
+                                       const int32_t *offsets, const int32_t *tokens, int64_t count, int64_t width,
+                                       int64_t vocabulary) {
+    double *probability = calloc((size_t)vocabulary, sizeof *probability);
+    for (int64_t n = 0; n < count; ++n)
+        for (int32_t k = offsets[n]; k < offsets[n + 1]; ++k)
+            log_p[k] = -row_cross_entropy(probability, hidden + rows[n] * width, weight, tokens[k], 0, width, vocabulary);
+    free(probability);
 }
 
 void reference_philox(uint32_t c[4], uint32_t key0, uint32_t key1) {

@@ -35,9 +35,18 @@ void reference_layer_norm_forward(double *y, const double *x, const double *weig
                                   int64_t rows, int64_t width);
 
 /* dhidden [tokens, width] and dweight [vocabulary, width] may be NULL. */
+/* Beside the cross-entropy; NULL where there is none. derivative: of the further terms by the pairs' log-probabilities. */
+typedef struct ReferenceLossTerms {
+    const double *row_weight;
+    const int32_t *offsets, *tokens;
+    const double *derivative;
+} ReferenceLossTerms;
 void reference_linear_cross_entropy(double *nll, double *dhidden, double *dweight, const double *hidden, const double *weight,
                                     const int32_t *rows, const int32_t *labels, double smoothing, double scale, int64_t count,
-                                    int64_t tokens, int64_t width, int64_t vocabulary);
+                                    int64_t tokens, int64_t width, int64_t vocabulary, ReferenceLossTerms terms);
+void reference_token_log_probabilities(double *log_p, const double *hidden, const double *weight, const int32_t *rows,
+                                       const int32_t *offsets, const int32_t *tokens, int64_t count, int64_t width,
+                                       int64_t vocabulary);
 
 /* p as kernels/ops.h lays out a stack's matrices; da and dx are added to. */
 void reference_lora_down(double *p, const double *x, const double *a, LoraStack stack, const SequenceLayout *layout,

@@ -186,8 +186,8 @@ static void test_masked_rows_have_no_gradient(void **state) {
     expect_ok(device_batch_set(&s->batch, s->device, &packed));
     expect_ok(tape_begin(s->tape, true, false));
     expect_ok(decoder_forward(s->decoder, s->tape, &run, s->batch.ids, &hidden));
-    expect_ok(
-        layer_linear_cross_entropy(s->tape, hidden, s->decoder->head, s->batch.rows, s->batch.labels, 0.0f, 1.0f, s->batch.nll));
+    expect_ok(layer_linear_cross_entropy(s->tape, hidden, s->decoder->head, s->batch.rows, s->batch.labels,
+                                         &(CrossEntropySettings){.scale = 1.0f}, s->batch.nll));
     assert_non_null(hidden->gradient);
     const float *gradient = hidden->gradient->tensor.data;
     int64_t width = s->config.hidden_size, label = 0, silent = 0;

@@ -142,7 +142,7 @@ static void planner_takes_the_scratch_of_the_real_ops(void **state) {
         assert_null(device_upload(device, n, host_rows, sizeof host_rows));
         Tensor hidden = tensor_2d(x, DTYPE_F32, T, D), weight = tensor_2d(w, DTYPE_F32, V, D), rows = tensor_1d(n, DTYPE_I32, T);
         assert_null(ops->linear_cross_entropy(device, arena, tensor_1d(f, DTYPE_F32, T), tensor_absent(), tensor_absent(), hidden,
-                                              weight, rows, rows, 0.0f, 1.0f));
+                                              weight, rows, rows, &(CrossEntropySettings){.scale = 1.0f}));
         peaks[i][0] = arena_peak(arena);
         arena_reset_peak(arena);
         Tensor vector = tensor_1d(f, DTYPE_F32, D), rstd = tensor_1d(w, DTYPE_F32, T);

@@ -375,7 +375,8 @@ static double network_loss(Network *n, bool recording, bool recompute) {
     assert_null(tape_segment(n->tape, block, n, &normed, 1, &delta, 1));
     assert_null(layer_residual_rms_norm(n->tape, stream, delta, n->final_norm, 1e-6f, &x, &hidden));
     assert_null(layer_linear_cross_entropy(n->tape, hidden, n->head, tensor_1d(rows, DTYPE_I32, LABELS),
-                                           tensor_1d(labels, DTYPE_I32, LABELS), 0.0f, 1.0f, tensor_1d(nll, DTYPE_F32, LABELS)));
+                                           tensor_1d(labels, DTYPE_I32, LABELS), &(CrossEntropySettings){.scale = 1.0f},
+                                           tensor_1d(nll, DTYPE_F32, LABELS)));
     double loss = 0;
     for (int i = 0; i < LABELS; ++i) loss += nll[i];
     return loss;

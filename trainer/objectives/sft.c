@@ -27,9 +27,10 @@ static Status forward(Session *session, const ObjectiveInput *input, double *los
                              .step = (uint32_t)input->step};
     Value *hidden;
     TRY(decoder_forward(session->decoder, session->tape, run, batch->ids, &hidden));
-    float smoothing = input->training ? (float)options->training.label_smoothing_factor : 0.0f;
-    TRY(layer_linear_cross_entropy(session->tape, hidden, session->decoder->head, batch->rows, batch->labels, smoothing,
-                                   (float)(1.0 / (double)input->label_tokens), batch->nll));
+    CrossEntropySettings settings = {.label_smoothing = input->training ? (float)options->training.label_smoothing_factor : 0.0f,
+                                     .scale = (float)(1.0 / (double)input->label_tokens)};
+    TRY(layer_linear_cross_entropy(session->tape, hidden, session->decoder->head, batch->rows, batch->labels, &settings,
+                                   batch->nll));
     TRY(device_batch_nll_start(batch));
     return loss ? read_loss(session, input, loss) : STATUS_OK;
 }

@@ -10,7 +10,20 @@
 #include <string.h>
 #include <time.h>
 
-enum { T = 512, D = 896, F = 4864, H = 14, G = 2, E = 64, V = 151936, R = 16, ROWS = 16, LABELS = 128, MAX_BUFFERS = 64 };
+enum {
+    T = 512,
+    D = 896,
+    F = 4864,
+    H = 14,
+    G = 2,
+    E = 64,
+    V = 151936,
+    R = 16,
+    ROWS = 16,
+    LABELS = 128,
+    PAIRS = 33,
+    MAX_BUFFERS = 64
+};
 
 typedef struct Bench {
     Device *device;
@@ -22,6 +35,8 @@ typedef struct Bench {
     Tensor x, dx, gate, up, hidden_gradient, q, k, v, out, dout, dq, dk, dv, lse, rstd, cos_sin, weight, head, rows, labels, nll;
     Tensor fp32, moment1, moment2, fixed, flag, result, copy, scalar_gradient;
     Tensor low_rank, lora_a, lora_da;
+    Tensor row_weight, pair_log_p, pair_derivative;
+    TokenPairs pairs;
     Tensor a, b, c; /* of the product being timed */
     bool transpose_a, transpose_b;
     float beta;
@@ -173,12 +188,25 @@ static void layer_norm_forward(Bench *b) {
     check(OPS->layer_norm_forward(b->device, b->dx, b->x, b->x, b->weight, b->weight, 1e-5f));
 }
 static void loss(Bench *b) {
-    check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, b->dx, tensor_absent(), b->x, b->head, b->rows, b->labels, 0.0f,
-                                    0.01f));
+    check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, b->dx, tensor_absent(), b->x, b->head, b->rows, b->labels,
+                                    &(CrossEntropySettings){.scale = 0.01f}));
+}
+/* As with all terms of the multi-objective loss: rows of different weight, 33 tokens beside each label. */
+static void loss_terms(Bench *b) {
+    CrossEntropySettings settings = {.scale = 0.01f,
+                                     .row_weight = b->row_weight,
+                                     .pairs = b->pairs,
+                                     .pair_log_probability = b->pair_log_p,
+                                     .pair_derivative = b->pair_derivative};
+    check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, b->dx, tensor_absent(), b->x, b->head, b->rows, b->labels,
+                                    &settings));
+}
+static void token_log_probabilities(Bench *b) {
+    check(OPS->token_log_probabilities(b->device, b->arena, b->pair_log_p, b->x, b->head, b->rows, b->pairs));
 }
 static void evaluation_loss(Bench *b) {
     check(OPS->linear_cross_entropy(b->device, b->arena, b->nll, tensor_absent(), tensor_absent(), b->x, b->head, b->rows,
-                                    b->labels, 0.0f, 1.0f));
+                                    b->labels, &(CrossEntropySettings){.scale = 1.0f}));
 }
 static void dropout(Bench *b) { check(OPS->dropout(b->device, b->dx, false, b->x, &b->layout, (Dropout){.p = 0.1f, .seed = 1})); }
 /* The adapters of q, k and v at once. */
@@ -233,6 +261,10 @@ static void make_operands(Bench *b) {
     b->result = make(b, DTYPE_F64, 1, 1, 1, 1);
     b->low_rank = make(b, act, 1, 3 * R * T, 1, 1), b->lora_a = make(b, act, 2, 3 * R, D, 1);
     b->lora_da = make(b, DTYPE_F32, 2, 3 * R, D, 1);
+    b->row_weight = make(b, DTYPE_F32, 1, LABELS, 1, 1);
+    b->pairs.offsets = indices(b, LABELS + 1, 0, PAIRS, LABELS * PAIRS + 1);
+    b->pairs.tokens = indices(b, LABELS * PAIRS, 3, 4591, V); /* distinct in a row: 4591 and V share no divisor */
+    b->pair_log_p = make(b, DTYPE_F32, 1, LABELS * PAIRS, 1, 1), b->pair_derivative = make(b, DTYPE_F32, 1, LABELS * PAIRS, 1, 1);
 }
 
 static void make_cache(Bench *b) {
@@ -271,6 +303,8 @@ static void bench_others(Bench *b) {
     report(b, "gelu_backward", gelu_backward, 30 * tf, 3 * tf * act);
     report(b, "layer_norm_forward with residual", layer_norm_forward, 8 * td, 3 * td * act);
     report(b, "linear_cross_entropy 128 labels", loss, 4.0 * LABELS * V * D, 2.0 * (double)V * D * act);
+    report(b, "token_log_probabilities 128 x 33", token_log_probabilities, 2.0 * LABELS * V * D, (double)V * D * act);
+    report(b, "linear_cross_entropy with all terms", loss_terms, 4.0 * LABELS * V * D, 2.0 * (double)V * D * act);
     report(b, "linear_cross_entropy evaluation", evaluation_loss, 2.0 * LABELS * V * D, (double)V * D * act);
     report(b, "dropout", dropout, td, 2 * td * act);
     report(b, "lora_down q, k, v", lora_down, 6 * R * td, td * act);
