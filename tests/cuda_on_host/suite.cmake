@@ -1,5 +1,5 @@
-#The CUDA kernels proven without a GPU : compiled as C++ against a host emulation of CUDA, and run through the table of op
-#tests.Needs a C++ compiler, not the CUDA toolkit; C++ is enabled for these tests only.
+# The CUDA kernels proven without a GPU: compiled as C++ against a host emulation of CUDA, and run through the table of op
+# tests. Needs a C++ compiler, not the CUDA toolkit; C++ is enabled for these tests only.
 include(CheckLanguage)
 check_language(CXX)
 if(NOT CMAKE_CXX_COMPILER)
@@ -20,8 +20,8 @@ if(ADAMEM_SANITIZE)
   list(APPEND ON_HOST_OPTIONS -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 endif()
 
-#A library of its own, because its thread - local storage must hold the kernels' shared variables and nothing else. What it
-#takes from io / and kernels / it finds in the program that loads it.
+# A library of its own, because its thread-local storage must hold the kernels' shared variables and nothing else. What it
+# takes from io/ and kernels/ it finds in the program that loads it.
 file(GLOB ON_HOST_KERNELS CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/kernels/cuda/*.cu)
 set(ON_HOST_CUDA ${ON_HOST_KERNELS} ${ON_HOST}/self_test.cu)
 set_source_files_properties(${ON_HOST_CUDA} PROPERTIES LANGUAGE CXX)
