@@ -20,7 +20,8 @@ typedef struct Decoder {
     Parameters *parameters;                   /* borrowed */
     Parameter *embedding, *final_norm, *head; /* head == embedding when tied */
     DecoderLayer *layers;
-    size_t base_count; /* base tensors come first in the store: items[0 .. base_count) */
+    size_t base_count;  /* base tensors come first in the store: items[0 .. base_count) */
+    size_t adapter_end; /* then the adapters': items[base_count .. adapter_end) */
 } Decoder;
 
 typedef struct DecoderSettings {
@@ -29,8 +30,10 @@ typedef struct DecoderSettings {
     int64_t trainable_count;
 } DecoderSettings;
 
-/* Adds all tensors to parameters and allocates its flat arrays (moments: see parameters_allocate). Values are undefined
- * until loaded or initialised. A pattern that matches nothing is STATUS_INVALID. */
+/* Adds all tensors to parameters. Values are undefined until loaded or initialised. A pattern that matches nothing is
+ * STATUS_INVALID. */
+Status decoder_add(const ModelConfig *config, const DecoderSettings *settings, Parameters *parameters, Decoder **out);
+/* The same for a store that holds nothing else: allocates its flat arrays too (moments: see parameters_allocate). */
 Status decoder_create(const ModelConfig *config, const DecoderSettings *settings, Parameters *parameters, bool moments,
                       Decoder **out);
 void decoder_destroy(Decoder *decoder);

@@ -107,8 +107,7 @@ static Status add_all(Decoder *decoder, const DecoderSettings *settings, Trainab
     return add_adapters(decoder);
 }
 
-Status decoder_create(const ModelConfig *config, const DecoderSettings *settings, Parameters *parameters, bool moments,
-                      Decoder **out) {
+Status decoder_add(const ModelConfig *config, const DecoderSettings *settings, Parameters *parameters, Decoder **out) {
     Decoder *decoder;
     TRY_ALLOC(decoder = calloc(1, sizeof *decoder));
     decoder->config = *config;
@@ -118,11 +117,22 @@ Status decoder_create(const ModelConfig *config, const DecoderSettings *settings
     TrainableRules rules = {0};
     Status status = decoder->layers ? add_all(decoder, settings, &rules) : FAILURE("out of memory: decoder layers");
     rules_free(&rules);
-    if (!status) status = parameters_allocate(parameters, moments);
+    decoder->adapter_end = (size_t)parameters->count;
     if (status)
         decoder_destroy(decoder);
     else
         *out = decoder;
+    return status;
+}
+
+Status decoder_create(const ModelConfig *config, const DecoderSettings *settings, Parameters *parameters, bool moments,
+                      Decoder **out) {
+    TRY(decoder_add(config, settings, parameters, out));
+    Status status = parameters_allocate(parameters, moments);
+    if (status) {
+        decoder_destroy(*out);
+        *out = NULL;
+    }
     return status;
 }
 
@@ -204,7 +214,7 @@ Status decoder_initialise_lora(Decoder *decoder, uint64_t seed) {
 
 Status decoder_load_lora(Decoder *decoder, const Safetensors *adapter) {
     Parameters *parameters = decoder->parameters;
-    for (int64_t i = (int64_t)decoder->base_count; i < parameters->count; ++i)
+    for (size_t i = decoder->base_count; i < decoder->adapter_end; ++i)
         TRY(load_entry(parameters, parameters->items[i], adapter));
     for (size_t i = 0; i < safetensors_count(adapter); ++i)
         if (!parameters_find(parameters, safetensors_at(adapter, i)->name))
