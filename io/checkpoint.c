@@ -130,6 +130,7 @@ done:
 
 static Status read_field(Checkpoint *checkpoint, hid_t group, const MetaField *field) {
     void *member = (char *)&checkpoint->meta + field->offset;
+    if (field->optional && H5Aexists(group, field->name) == 0) return STATUS_OK; /* it is 0 */
     if (field->type == META_INTEGER) return read_number(group, field->name, H5T_INTEGER, H5T_NATIVE_INT64, member);
     if (field->type == META_REAL) return read_number(group, field->name, H5T_FLOAT, H5T_NATIVE_DOUBLE, member);
     char *text = NULL;

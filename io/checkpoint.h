@@ -42,7 +42,8 @@ typedef struct CheckpointMeta {
     double best_metric; /* NaN before the first evaluation */
     int64_t best_step;  /* -1 before the first evaluation */
     int64_t patience, consecutive_skips;
-    double loss_sum; /* of the steps since the last log line */
+    double loss_sum;                                                   /* of the steps since the last log line */
+    double loss_cross_entropy_sum, loss_length_sum, loss_coverage_sum; /* its parts; a part that is 0 is not stored */
     int64_t loss_count;
     char *config; /* the effective configuration as text; owned */
     char program_version[64];

@@ -8,24 +8,29 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "digests are defined over little-endian bytes");
 
 #define INTEGER(name)                                                                                                            \
-    { #name, META_INTEGER, offsetof(CheckpointMeta, name), sizeof(int64_t) }
+    { #name, META_INTEGER, offsetof(CheckpointMeta, name), sizeof(int64_t), false }
 #define REAL(name)                                                                                                               \
-    { #name, META_REAL, offsetof(CheckpointMeta, name), sizeof(double) }
+    { #name, META_REAL, offsetof(CheckpointMeta, name), sizeof(double), false }
+#define OPTIONAL_REAL(name)                                                                                                      \
+    { #name, META_REAL, offsetof(CheckpointMeta, name), sizeof(double), true }
 #define STRING(name)                                                                                                             \
-    { #name, META_STRING, offsetof(CheckpointMeta, name), sizeof(((CheckpointMeta *)0)->name) }
+    { #name, META_STRING, offsetof(CheckpointMeta, name), sizeof(((CheckpointMeta *)0)->name), false }
 
 const MetaField checkpoint_meta_fields[] = {
     STRING(backend),
     STRING(base_fingerprint),
     REAL(best_metric),
     INTEGER(best_step),
-    {"config", META_OWNED_STRING, offsetof(CheckpointMeta, config), 0},
+    {"config", META_OWNED_STRING, offsetof(CheckpointMeta, config), 0, false},
     INTEGER(consecutive_skips),
     INTEGER(cursor),
     STRING(digest),
     REAL(epoch),
     INTEGER(format_version),
     INTEGER(loss_count),
+    OPTIONAL_REAL(loss_coverage_sum),
+    OPTIONAL_REAL(loss_cross_entropy_sum),
+    OPTIONAL_REAL(loss_length_sum),
     REAL(loss_sum),
     INTEGER(patience),
     STRING(program_version),
@@ -46,11 +51,16 @@ const void *checkpoint_meta_value(const CheckpointMeta *meta, const MetaField *f
     return string ? string : "";
 }
 
+bool checkpoint_meta_stored(const CheckpointMeta *meta, const MetaField *field) {
+    return !field->optional || *(const double *)checkpoint_meta_value(meta, field) != 0;
+}
+
 void checkpoint_meta_digest(const CheckpointMeta *meta, char hex[65]) {
     Sha256 hash;
     sha256_init(&hash);
     for (int i = 0; i < checkpoint_meta_field_count; ++i) {
         const MetaField *field = &checkpoint_meta_fields[i];
+        if (!checkpoint_meta_stored(meta, field)) continue;
         const void *value = checkpoint_meta_value(meta, field);
         bool is_string = field->type == META_STRING || field->type == META_OWNED_STRING;
         sha256_update(&hash, field->name, strlen(field->name) + 1);

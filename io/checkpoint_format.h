@@ -16,6 +16,7 @@ typedef struct MetaField {
     MetaType type;
     size_t offset; /* in CheckpointMeta */
     size_t size;   /* of the array, for META_STRING */
+    bool optional; /* REAL: 0 is not stored, and not in meta_digest */
 } MetaField;
 
 /* In order of name: the order of meta_digest. */
@@ -23,6 +24,8 @@ extern const MetaField checkpoint_meta_fields[];
 extern const int checkpoint_meta_field_count;
 /* The value of a field; const char * for strings (never NULL). */
 const void *checkpoint_meta_value(const CheckpointMeta *meta, const MetaField *field);
+/* False for an optional field that is 0. */
+bool checkpoint_meta_stored(const CheckpointMeta *meta, const MetaField *field);
 void checkpoint_meta_digest(const CheckpointMeta *meta, char hex[65]);
 
 /* The three groups in order of their path, the order of digest. */

@@ -121,6 +121,7 @@ static Status write_meta(const Writer *writer, const CheckpointMeta *meta) {
     TRY_HDF5(group = H5Gcreate2(writer->file, "/meta", H5P_DEFAULT, creation, H5P_DEFAULT), done);
     for (int i = 0; i < checkpoint_meta_field_count; ++i) {
         const MetaField *field = &checkpoint_meta_fields[i];
+        if (!checkpoint_meta_stored(meta, field)) continue;
         const void *value = checkpoint_meta_value(meta, field);
         if (field->type == META_INTEGER)
             TRY_GOTO(write_attribute(writer, group, field->name, H5T_STD_I64LE, H5T_NATIVE_INT64, value), done);

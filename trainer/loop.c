@@ -40,8 +40,17 @@ typedef struct Loop {
 /* One that the device works on, or whose loss is still to be read. */
 typedef struct IssuedBatch {
     PackedBatch packed;
+    AnswerBatch answers;
     ObjectiveInput input;
 } IssuedBatch;
+
+static void free_issued(IssuedBatch *micro) {
+    packed_batch_free(&micro->packed);
+    answer_batch_free(&micro->answers);
+}
+
+/* What a step sums over micro-batches and ranks beside the gradient; the parts only where the loss has more than one. */
+enum { SUM_LOSS, SUM_CROSS_ENTROPY, SUM_LENGTH, SUM_COVERAGE, STEP_SUMS };
 
 /* Forward, backward, into the sums: all of it issued, nothing waited for. */
 static Status issue_micro_batch(Loop *loop, const StepBatch *batch, IssuedBatch *micro, double *data_seconds) {
@@ -50,8 +59,13 @@ static Status issue_micro_batch(Loop *loop, const StepBatch *batch, IssuedBatch 
                                     .step = batch->step,
                                     .training = true,
                                     .recompute = session->recompute,
-                                    .label_tokens = batch->label_tokens};
+                                    .label_tokens = batch->label_tokens,
+                                    .samples = batch->samples};
     TRY(batch_stream_take(loop->stream, &micro->packed, &micro->input.ready, data_seconds));
+    if (loop->data->terms) {
+        TRY(answer_batch_build(loop->data->terms, &micro->packed, &micro->answers));
+        micro->input.answers = &micro->answers;
+    }
     TRY(device_batch_use(micro->input.ready));
     TRY(loop->objective->forward(session, &micro->input, NULL));
     TRY(tape_backward(session->tape));
@@ -62,8 +76,10 @@ static Status issue_micro_batch(Loop *loop, const StepBatch *batch, IssuedBatch 
 static Status read_loss(Loop *loop, IssuedBatch *micro) {
     double loss;
     TRY(loop->objective->loss(loop->session, &micro->input, &loss));
-    gradient_reduction_add_scalars(loop->reduction, &loss);
-    packed_batch_free(&micro->packed);
+    const LossParts *parts = &micro->answers.parts;
+    gradient_reduction_add_scalars(loop->reduction,
+                                   (double[STEP_SUMS]){loss, parts->cross_entropy, parts->length, parts->coverage});
+    free_issued(micro);
     return STATUS_OK;
 }
 
@@ -77,7 +93,7 @@ static Status run_micro_batches(Loop *loop, const StepBatch *batch, double *data
     }
     if (!status && batch->micro_batches > 0) status = read_loss(loop, &pair[(batch->micro_batches - 1) % 2]);
     if (!status) status = device_synchronize(loop->session->device); /* what went wrong there is known before ranks agree */
-    for (int i = 0; i < 2; ++i) packed_batch_free(&pair[i].packed);
+    for (int i = 0; i < 2; ++i) free_issued(&pair[i]);
     return status;
 }
 
@@ -108,14 +124,16 @@ static Status apply_update(Loop *loop, bool finite, StepReport *report) {
 static Status train_step(Loop *loop, StepBatch *batch, StepReport *report) {
     TrainingState *state = &loop->state;
     bool finite;
-    double start = clock_seconds();
+    double start = clock_seconds(), sums[STEP_SUMS] = {0};
     *report = (StepReport){.batch = batch};
     TRY(batch_stream_next(loop->stream, batch));
     Status status = run_micro_batches(loop, batch, &report->data_seconds);
     double reduce = clock_seconds();
     /* A rank that failed must not leave the others waiting, nor wait until they have computed what is in vain. */
     TRY(communicator_agree_within(loop->session->communicator, status, FAILED_RANK_SECONDS));
-    TRY(gradient_reduction_finish(loop->reduction, &report->loss, &finite));
+    TRY(gradient_reduction_finish(loop->reduction, sums, &finite));
+    report->loss = sums[SUM_LOSS];
+    report->parts = (LossParts){sums[SUM_CROSS_ENTROPY], sums[SUM_LENGTH], sums[SUM_COVERAGE]};
     report->comm_seconds = clock_seconds() - reduce;
     TRY(apply_update(loop, finite, report));
     ++state->step;
@@ -223,18 +241,25 @@ static Status run_steps(Loop *loop) {
 static Status rehearse(Loop *loop) {
     Session *session = loop->session;
     PackedBatch packed;
+    AnswerBatch answers = {0};
     double loss;
     if (device_is_host(session->device) || session->worst.sequences == 0) return STATUS_OK;
     TRY(plan_fill_worst_batch(session->worst, &packed));
-    ObjectiveInput input = {
-        .batch = &packed, .training = true, .recompute = session->recompute, .label_tokens = packed.label_count};
-    Status status = loop->objective->forward(session, &input, &loss);
+    ObjectiveInput input = {.batch = &packed,
+                            .training = true,
+                            .recompute = session->recompute,
+                            .label_tokens = packed.label_count,
+                            .samples = packed.sequences,
+                            .answers = loop->data->terms ? &answers : NULL};
+    Status status = loop->data->terms ? answer_batch_build(loop->data->terms, &packed, &answers) : STATUS_OK;
+    if (!status) status = loop->objective->forward(session, &input, &loss);
     if (!status) status = tape_backward(session->tape);
     if (!status) status = clear_gradient(session->parameters);
     if (!status) status = device_synchronize(session->device);
     status = status_prefix(status, "the largest micro-batch, %lld tokens in sequences of at most %lld", (long long)packed.tokens,
                            (long long)packed.longest);
     packed_batch_free(&packed);
+    answer_batch_free(&answers);
     return status;
 }
 
@@ -253,7 +278,8 @@ static Status open_steps(Loop *loop) {
     ReductionKind kind = strcmp(options->training.reduction, "exact") == 0 ? REDUCTION_EXACT : REDUCTION_FLOAT;
     loop->objective = objective_by_name(options->training.objective);
     ReductionRoute route = {.control = session->communicator, .device = session->device_communicator};
-    TRY(gradient_reduction_create(session->device, route, kind, session->parameters->gradient, 1, &loop->reduction));
+    TRY(gradient_reduction_create(session->device, route, kind, session->parameters->gradient, loop->data->terms ? STEP_SUMS : 1,
+                                  &loop->reduction));
     TRY(optimizer_create(options, session->parameters, session->arena, &loop->optimizer));
     SamplerSettings settings = {.seed = (uint64_t)options->run.seed,
                                 .shuffle = options->data.shuffle,

@@ -148,6 +148,13 @@ static const ConfigOption all_options[] = {
     {"training.predict_with_generate", CONFIG_BOOLEAN, AT(training.predict_with_generate), "false",
      .help = "generate in every evaluation: evaluation.metrics and some predictions"},
 
+    {"loss.entity_weight", CONFIG_REAL, AT(loss.entity_weight), "0.0", 0, 20,
+     .help = "more weight of names and numbers in the cross-entropy: their tokens count 1 + entity_weight"},
+    {"loss.length_weight", CONFIG_REAL, AT(loss.length_weight), "0.0", 0, 100,
+     .help = "weight of length control: the square of how far the expected length of an answer is off, as a share of it"},
+    {"loss.coverage_weight", CONFIG_REAL, AT(loss.coverage_weight), "0.0", 0, 20,
+     .help = "weight of coverage: that each name and number of an answer (the first 64) is likely somewhere in it"},
+
     {"adamem", .later = "*"},
 
     {"evaluation.max_samples", CONFIG_INTEGER, AT(evaluation.max_samples), "0", 0, NO,

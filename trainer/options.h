@@ -89,6 +89,11 @@ typedef struct TrainingOptions {
     bool predict_with_generate;
 } TrainingOptions;
 
+/* Weights of the further terms of the loss (trainer/objectives/answers.h). */
+typedef struct LossOptions {
+    double entity_weight, length_weight, coverage_weight;
+} LossOptions;
+
 typedef struct EvaluationOptions {
     int64_t max_samples;      /* 0: all */
     int64_t input_max_length; /* 0: data.max_length */
@@ -107,6 +112,7 @@ typedef struct Options {
     LoraOptions lora;
     DataOptions data;
     TrainingOptions training;
+    LossOptions loss;
     EvaluationOptions evaluation;
 } Options;
 

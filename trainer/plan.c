@@ -3,6 +3,7 @@
 #include "dist/gradient_reduction.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
+#include "trainer/objectives/head_loss.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -107,8 +108,10 @@ static Status walk_step(const Options *options, const Decoder *decoder, Tape *ta
     DecoderRun run = {.layout = &batch->layout, .dropout = {.p = (float)options->lora.lora_dropout}};
     TRY(tape_begin(tape, true, recompute));
     TRY(decoder_forward(decoder, tape, &run, batch->ids, &hidden));
-    CrossEntropySettings loss = {.label_smoothing = (float)options->training.label_smoothing_factor, .scale = 1.0f};
-    TRY(layer_linear_cross_entropy(tape, hidden, decoder->head, batch->rows, batch->labels, &loss, batch->nll));
+    HeadLoss loss = {.label_smoothing = (float)options->training.label_smoothing_factor,
+                     .scale = 1.0f,
+                     .terms = loss_terms_wanted(&options->loss) ? &options->loss : NULL};
+    TRY(head_loss(&loss, tape, hidden, decoder->head, batch));
     return tape_backward(tape);
 }
 

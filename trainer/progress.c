@@ -57,12 +57,25 @@ void progress_close(Progress *progress) {
     free(progress);
 }
 
+/* The means of the loss's parts, each without its weight: where there are more than one. */
+static Status fill_parts(const Progress *progress, const TrainingState *state, JsonValue *object) {
+    const LossOptions *weights = &progress->session->options->loss;
+    const LossParts *sums = &state->part_sums;
+    double count = state->loss_count ? (double)state->loss_count : NAN;
+    if (!loss_terms_wanted(weights)) return STATUS_OK;
+    TRY(json_value_set_number(object, "loss_cross_entropy", sums->cross_entropy / count));
+    if (weights->length_weight > 0) TRY(json_value_set_number(object, "loss_length", sums->length / count));
+    if (weights->coverage_weight > 0) TRY(json_value_set_number(object, "loss_coverage", sums->coverage / count));
+    return STATUS_OK;
+}
+
 static Status fill_step(const Progress *progress, const TrainingState *state, const StepReport *report, JsonValue *object) {
     const Window *w = &progress->window;
     double loss = state->loss_count ? state->loss_sum / (double)state->loss_count : NAN, steps = (double)w->steps;
     TRY(json_value_set_integer(object, "step", state->step));
     TRY(json_value_set_number(object, "epoch", state->epoch));
     TRY(json_value_set_number(object, "loss", loss));
+    TRY(fill_parts(progress, state, object));
     TRY(json_value_set_number(object, "learning_rate", report->learning_rate));
     TRY(json_value_set_number(object, "grad_norm", report->grad_norm));
     TRY(json_value_set_integer(object, "updates", state->updates));
@@ -97,6 +110,9 @@ Status progress_step(Progress *progress, TrainingState *state, const StepReport 
     Window *w = &progress->window;
     if (isfinite(report->loss)) {
         state->loss_sum += report->loss;
+        state->part_sums.cross_entropy += report->parts.cross_entropy;
+        state->part_sums.length += report->parts.length;
+        state->part_sums.coverage += report->parts.coverage;
         ++state->loss_count;
     }
     w->seconds += report->step_seconds;
@@ -117,6 +133,7 @@ Status progress_step(Progress *progress, TrainingState *state, const StepReport 
     }
     if (due) {
         state->loss_sum = 0;
+        state->part_sums = (LossParts){0};
         state->loss_count = 0;
         *w = (Window){0};
     }

@@ -15,6 +15,7 @@ typedef struct Progress Progress;
 typedef struct StepReport {
     const StepBatch *batch;
     double loss, grad_norm, learning_rate;
+    LossParts parts; /* of the loss; zero where it is cross-entropy alone */
     double step_seconds, data_seconds, comm_seconds;
     bool skipped; /* not finite: no update */
 } StepReport;

@@ -9,6 +9,7 @@ Status training_data_open(const Options *options, Communicator *communicator, Tr
     Tokenizer *tokenizer = NULL;
     char *train = NULL, *validation = NULL;
     Status status = communicator_agree(communicator, session_tokenizer(options, true, &tokenizer));
+    if (!status) status = communicator_agree(communicator, loss_terms_create(options, tokenizer, &data->terms));
     if (!status) status = data_prepare(options, tokenizer, communicator, false, &train, NULL);
     if (!status && options->data.validation.count)
         status = data_prepare(options, tokenizer, communicator, true, &validation, NULL);
@@ -37,6 +38,7 @@ WorstBatch training_data_worst(const Options *options, const TrainingData *data)
 }
 
 void training_data_close(TrainingData *data) {
+    loss_terms_destroy(data->terms);
     data_mixture_free(&data->view.mixture);
     token_dataset_close(data->train);
     token_dataset_close(data->validation);

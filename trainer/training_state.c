@@ -96,6 +96,9 @@ static Status fill_meta(const Session *session, const TrainingState *state, Chec
                              .patience = state->patience,
                              .consecutive_skips = state->consecutive_skips,
                              .loss_sum = state->loss_sum,
+                             .loss_cross_entropy_sum = state->part_sums.cross_entropy,
+                             .loss_length_sum = state->part_sums.length,
+                             .loss_coverage_sum = state->part_sums.coverage,
                              .loss_count = state->loss_count};
     snprintf(meta->backend, sizeof meta->backend, "%s", session->device->kind == BACKEND_CUDA ? "cuda" : "cpu");
     snprintf(meta->program_version, sizeof meta->program_version, "%s", version_text());
@@ -217,6 +220,7 @@ static TrainingState state_of(const CheckpointMeta *meta) {
                            .patience = meta->patience,
                            .consecutive_skips = meta->consecutive_skips,
                            .loss_sum = meta->loss_sum,
+                           .part_sums = {meta->loss_cross_entropy_sum, meta->loss_length_sum, meta->loss_coverage_sum},
                            .loss_count = meta->loss_count};
 }
 

@@ -3,6 +3,7 @@
 #define TRAINER_TRAINING_STATE_H
 
 #include "io/checkpoint.h"
+#include "trainer/objectives/answers.h"
 #include "trainer/session.h"
 
 typedef struct TrainingState {
@@ -14,7 +15,8 @@ typedef struct TrainingState {
     int64_t best_step;  /* -1 before the first evaluation */
     int64_t patience;   /* evaluations without improvement */
     int64_t consecutive_skips;
-    double loss_sum; /* of the steps since the last log line */
+    double loss_sum;     /* of the steps since the last log line */
+    LossParts part_sums; /* likewise; zero where the loss is cross-entropy alone */
     int64_t loss_count;
 } TrainingState;
 

@@ -100,7 +100,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", choices=[[], *make_goldens.CASES])
     names = parser.parse_args().cases or list(make_goldens.CASES)
-    needed = [n for n in make_goldens.CASES if n in names or (n == "tied_h64" and "train20" in names)]
+    needed = [n for n in make_goldens.CASES if n in names or (n == "tied_h64" and {"train20", "loss_terms"} & set(names))]
     with tempfile.TemporaryDirectory() as temporary:
         output = pathlib.Path(temporary)
         make_goldens.make(output, needed)

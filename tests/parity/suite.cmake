@@ -1,5 +1,5 @@
 # Parity with float64 Transformers and PEFT (the goldens in data/), and what must hold of any training step. No Python.
-foreach(name parity steps invariance rules export)
+foreach(name parity loss steps invariance rules export)
   add_executable(test_${name} ${CMAKE_CURRENT_LIST_DIR}/test_${name}.c ${CMAKE_CURRENT_LIST_DIR}/golden.c
                               ${CMAKE_CURRENT_LIST_DIR}/rig.c)
   target_link_libraries(test_${name} PRIVATE adamem_trainer deps::cmocka m)

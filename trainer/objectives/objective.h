@@ -2,6 +2,7 @@
 #ifndef TRAINER_OBJECTIVES_OBJECTIVE_H
 #define TRAINER_OBJECTIVES_OBJECTIVE_H
 
+#include "trainer/objectives/answers.h"
 #include "trainer/session.h"
 
 typedef struct ObjectiveInput {
@@ -11,13 +12,15 @@ typedef struct ObjectiveInput {
     bool training;        /* dropout on, ops recorded, gradients scaled by 1 / label_tokens */
     unsigned recompute;   /* Recompute flags (gradient checkpointing) */
     int64_t label_tokens; /* of the whole global batch (or data set): what the loss is divided by */
+    int64_t samples;      /* likewise: what the terms of answers are divided by */
+    AnswerBatch *answers; /* of batch: the loss has its further terms, and their parts are filled in; NULL: cross-entropy */
 } ObjectiveInput;
 
 typedef struct Objective {
     const char *name;
     /* Runs the forward pass; when training, tape_backward afterwards adds the gradients of this micro-batch's share of the
-     * loss. *loss: that share, sum of token losses / label_tokens. loss NULL: it is left on its way to the host, so that the
-     * device need not wait for the host before it goes on; the function `loss` then waits for it. */
+     * loss. *loss: that share, sum of token losses / label_tokens, and further terms. loss NULL: it is left on its way to the
+     * host, so that the device need not wait for the host before it goes on; the function `loss` then waits for it. */
     Status (*forward)(Session *session, const ObjectiveInput *input, double *loss);
     /* After forward, as long as the batch is held. */
     Status (*loss)(Session *session, const ObjectiveInput *input, double *loss);

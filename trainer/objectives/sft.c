@@ -1,5 +1,7 @@
 #include "trainer/objectives/objective.h"
 
+#include "trainer/objectives/head_loss.h"
+
 #include <string.h>
 
 static DeviceBatch *batch_of(Session *session, const ObjectiveInput *input) {
@@ -7,9 +9,11 @@ static DeviceBatch *batch_of(Session *session, const ObjectiveInput *input) {
 }
 
 static Status read_loss(Session *session, const ObjectiveInput *input, double *loss) {
+    DeviceBatch *batch = batch_of(session, input);
     double sum;
-    TRY(device_batch_nll_sum(batch_of(session, input), &sum));
-    *loss = sum / (double)input->label_tokens;
+    TRY(device_batch_nll_sum(batch, &sum));
+    *loss = input->answers ? answer_batch_loss(input->answers, batch->host_nll, input->label_tokens)
+                           : sum / (double)input->label_tokens;
     return STATUS_OK;
 }
 
@@ -27,10 +31,12 @@ static Status forward(Session *session, const ObjectiveInput *input, double *los
                              .step = (uint32_t)input->step};
     Value *hidden;
     TRY(decoder_forward(session->decoder, session->tape, run, batch->ids, &hidden));
-    CrossEntropySettings settings = {.label_smoothing = input->training ? (float)options->training.label_smoothing_factor : 0.0f,
-                                     .scale = (float)(1.0 / (double)input->label_tokens)};
-    TRY(layer_linear_cross_entropy(session->tape, hidden, session->decoder->head, batch->rows, batch->labels, &settings,
-                                   batch->nll));
+    HeadLoss settings = {.label_smoothing = input->training ? (float)options->training.label_smoothing_factor : 0.0f,
+                         .scale = (float)(1.0 / (double)input->label_tokens),
+                         .terms = input->answers ? &options->loss : NULL,
+                         .answers = input->answers,
+                         .samples = input->samples};
+    TRY(head_loss(&settings, session->tape, hidden, session->decoder->head, batch));
     TRY(device_batch_nll_start(batch));
     return loss ? read_loss(session, input, loss) : STATUS_OK;
 }
