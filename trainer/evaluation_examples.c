@@ -60,7 +60,7 @@ static Status read_sources(const Options *options, const PrepareSettings *settin
 
 static Status prompt_limit(const Options *options, int64_t window, int64_t wanted, int64_t *limit) {
     int64_t room = window - options->evaluation.max_new_tokens;
-    if (room < 1)
+    if (room < 2) /* the least that a format takes */
         INVALID("evaluation.max_new_tokens = %lld leaves no room for a prompt in the model's window of %lld tokens",
                 (long long)options->evaluation.max_new_tokens, (long long)window);
     *limit = wanted < room ? wanted : room;

@@ -176,6 +176,8 @@ static const ConfigOption all_options[] = {
     {"evaluation.stemmer", CONFIG_BOOLEAN, AT(evaluation.stemmer), "false", .help = "ROUGE compares stems (Porter)"},
     {"evaluation.bertscore_model", CONFIG_STRING, AT(evaluation.bertscore_model), "",
      .help = "directory of bertscore's encoder: bert, roberta or bart family"},
+    {"evaluation.bertscore_layers", CONFIG_INTEGER, AT(evaluation.bertscore_layers), "-1", -1, 1000,
+     .help = "layers of it that are run; -1: the bert-score package's choice, by the directory's name"},
 };
 #undef AT
 static const ConfigTable table = {all_options, COUNT(all_options), sizeof(Options)};

@@ -104,6 +104,7 @@ typedef struct EvaluationOptions {
     ConfigStringList metrics; /* names of trainer/metrics/metrics.h */
     bool stemmer;             /* of ROUGE */
     char *bertscore_model;    /* "" when not given */
+    int64_t bertscore_layers; /* -1: by the model's name */
 } EvaluationOptions;
 
 typedef struct Options {

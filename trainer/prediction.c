@@ -147,7 +147,7 @@ static void tell(const char *what, const GeneratedList *generated) {
 
 /* The encoder stands beside the model while it scores; in training, where the GPU's memory is planned, on the host. */
 static Status open_encoder(const Session *session, Device **own, Bertscore **out) {
-    const BertscoreSettings settings = {.num_layers = -1};
+    const BertscoreSettings settings = {.num_layers = session->options->evaluation.bertscore_layers};
     Device *device = session->device;
     if (session->plan.total > 0 && !device_is_host(device)) {
         TRY(device_open(BACKEND_CPU, 0, (int)session->options->run.threads, own));
