@@ -26,6 +26,11 @@ done
 refuse "evaluate: nothing" 'evaluate: give --config FILE, .*or --model DIR and --input FILE' evaluate
 refuse "evaluate: --model alone" 'evaluate: give --config FILE' evaluate --model model
 refuse "evaluate: mixed" '--config goes with --checkpoint' evaluate --config good.cfg --input data.jsonl
+refuse "evaluate: option of --generate" '--table belongs to --generate' evaluate --model model --input data.jsonl --table x
+refuse "evaluate: baseline" 'baseline is base or none' evaluate --model model --input data.jsonl --generate --baseline all
+refuse "evaluate: baseline of nothing" '--baseline base needs a checkpoint or an adapter' evaluate --model model --input data.jsonl \
+    --generate --baseline base
+refuse "evaluate: generate from a pipe" 'standard input can be read only once' evaluate --model model --input - --format chat --generate
 refuse "evaluate: format" 'unknown.jsonl: cannot tell the format|unknown.jsonl: cannot open' evaluate --model model --input unknown.jsonl
 refuse "evaluate: unknown format" '"tokenz".*tokens' evaluate --model model --input data.jsonl --format tokenz
 refuse "train: --set without =" '--set lora.r: expected KEY=VALUE' "${train[@]}" --set lora.r

@@ -48,8 +48,7 @@ refuse_line "optimizer" '^error: bad.cfg:3: training.optim: this version does no
 refuse_line "group" '^error: bad.cfg:3: adamem: this version does not have .* yet' 'adamem = { chunk_size = 256; };'
 refuse_line "noise" '^error: bad.cfg:3: training.neftune_noise_alpha: this version does not have .* yet' 'training = { neftune_noise_alpha = 5.0; };'
 refuse_line "format" '^error: bad.cfg:3: data.train\[0\].format: this version does not have .* yet' 'data = { train = ( { path = "x"; format = "qa"; } ); };'
-refuse "metric" 'training.metric_for_best_model: this version does not have .* yet' "${train[@]}" --set training.metric_for_best_model=rougeL
-refuse "key" '^error: --set .*predict_with_generate: this version does not have .* yet' "${train[@]}" --set training.predict_with_generate=true
+refuse "key" '^error: --set .*neftune_noise_alpha: this version does not have .* yet' "${train[@]}" --set training.neftune_noise_alpha=5
 
 # Keys that do not go together.
 refuse_training "no model" 'model.path is missing' --set model.path=
@@ -71,6 +70,12 @@ refuse_training "best without evaluation" 'load_best_model_at_end needs training
     --set training.load_best_model_at_end=true
 refuse_training "patience without evaluation" 'early_stopping_patience needs training.eval_steps' \
     --set training.early_stopping_patience=2
+refuse_training "generation without evaluation" 'predict_with_generate needs training.eval_steps' \
+    --set training.predict_with_generate=true
+refuse_training "metric without generation" 'metric_for_best_model = "rougeL" needs training.predict_with_generate' \
+    --set training.metric_for_best_model=rougeL
+refuse_training "metric that does not exist" 'evaluation.metrics: .*rouge9' --set 'evaluation.metrics=[rouge9]'
+refuse_training "metric without encoder" 'bertscore needs evaluation.bertscore_model' --set 'evaluation.metrics=[bertscore]'
 refuse_training "no data" 'data.train is missing' --set 'data.train=()'
 refuse "evaluate without data" 'data.validation is missing' evaluate --config good.cfg
 refuse_training "negative weight" 'data.train\[0\].weight: ' --set 'data.train=({path="data.jsonl";format="tokens";weight=-1.0;})'

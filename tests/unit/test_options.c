@@ -99,9 +99,12 @@ static void test_later_and_wrong_values(void **state) {
     (void)state;
     static const char *rows[][2] = {
         {"adamem.chunk_size=256", "this version does not have this key yet"},
-        {"training.predict_with_generate=true", "this version does not have this key yet"},
         {"training.neftune_noise_alpha=5", "this version does not have this key yet"},
-        {"evaluation.max_new_tokens=5", "this version does not have this key yet"},
+        {"evaluation.max_new_tokens=0", "between 1 and 2147483647"},
+        {"evaluation.temperature=-1", "between 0 and"},
+        {"evaluation.top_p=0", "between 1e-09 and 1"},
+        {"evaluation.batch_size=0", "between 1 and 4096"},
+        {"training.metric_for_best_model=rougel", "nearest valid name is \"rouge1\""},
         {"model.dtype=float16", "does not have \"float16\" yet"},
         {"model.quantization=nf4", "does not have \"nf4\" yet"},
         {"training.optim=adamw_8bit", "does not have \"adamw_8bit\" yet"},
@@ -162,6 +165,19 @@ static void test_rules_between_keys(void **state) {
          OPTIONS_FOR_TRAIN,
          "training.parameter_groups"},
         {{REQUIRED, "evaluation.input_max_length=1"}, OPTIONS_FOR_TRAIN, "evaluation.input_max_length"},
+        {{REQUIRED, VALID, "training.eval_steps=5", "training.predict_with_generate=true",
+          "training.metric_for_best_model=rougeL"},
+         OPTIONS_FOR_TRAIN,
+         NULL},
+        {{REQUIRED, "training.predict_with_generate=true"}, OPTIONS_FOR_TRAIN, "predict_with_generate needs training.eval_steps"},
+        {{REQUIRED, VALID, "training.metric_for_best_model=em"}, OPTIONS_FOR_TRAIN, "needs training.predict_with_generate"},
+        {{REQUIRED, VALID, "training.eval_steps=5", "training.predict_with_generate=true", "training.metric_for_best_model=em"},
+         OPTIONS_FOR_TRAIN,
+         "is not in evaluation.metrics"},
+        {{MODEL, VALID, "evaluation.metrics=[rouge9]"}, OPTIONS_FOR_EVALUATE, "evaluation.metrics"},
+        {{MODEL, VALID, "evaluation.metrics=[]"}, OPTIONS_FOR_EVALUATE, "evaluation.metrics"},
+        {{MODEL, VALID, "evaluation.metrics=[rouge1, trr]"}, OPTIONS_FOR_EVALUATE, "trr is not of a prediction"},
+        {{MODEL, VALID, "evaluation.metrics=[bertscore]"}, OPTIONS_FOR_EVALUATE, "evaluation.bertscore_model"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; ++i) {
         Options o;
