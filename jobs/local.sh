@@ -9,8 +9,8 @@ Usage: bash jobs/local.sh [--output DIR]
        bash jobs/local.sh --model DIR --data FILE [--validation FILE] [--format FORMAT] [--output DIR]
 
 Without --model: makes a small Qwen2.5-architecture base model, trains it briefly on bundled public-domain books,
-fine-tunes it with LoRA on bundled meeting summaries (QMSum), compares base and adapter on held-out summaries, exports the
-adapter (PEFT) and the merged model, and draws the curves. Under 5 minutes on 2 cores after packages and build.
+fine-tunes it with LoRA on bundled meeting summaries (QMSum), compares what base and adapter write with held-out summaries,
+exports the adapter (PEFT) and the merged model, and draws the curves. Under 5 minutes on 2 cores after packages and build.
 
 With --model: the same fine-tuning, comparison, export and plot with your own Qwen2.5 directory and JSON lines.
 
@@ -97,8 +97,20 @@ echo "== LoRA fine-tuning on $ranks ranks =="
 on_ranks train "${settings[@]}"
 
 echo "== base against adapter on held-out data =="
-base=$(on_ranks evaluate "${settings[@]}")
-adapter=$(on_ranks evaluate "${settings[@]}" --checkpoint "$output/adapter-training/final.h5")
+evaluation=$SECONDS
+final=$output/adapter-training/final.h5
+case $format in
+  text | tokens) # nothing to generate, or nothing to read it by
+    base=$(on_ranks evaluate "${settings[@]}")
+    adapter=$(on_ranks evaluate "${settings[@]}" --checkpoint "$final") ;;
+  *)
+    both=$(on_ranks evaluate "${settings[@]}" --checkpoint "$final" --generate --table "$output/comparison.txt" \
+      --predictions "$output/predictions.jsonl")
+    adapter=${both%%\"base\": \{*} # one object: the adapter's numbers, then the base's, then their comparison
+    base=${both#*\"base\": \{}
+    base=${base%%\"comparison\": *} ;;
+esac
+evaluation=$((SECONDS - evaluation))
 
 "$adamem" export --checkpoint "$output/adapter-training/final.h5" --format peft --output "$output/adapter"
 "$adamem" export --checkpoint "$output/adapter-training/final.h5" --format merged --output "$output/merged"
@@ -115,6 +127,11 @@ gain=$(difference "$(number loss "$base")" "$(number loss "$adapter")")
 printf '%-10s %10.10s %12.12s\n' held-out loss perplexity base "$(number loss "$base")" "$(number perplexity "$base")" \
   adapter "$(number loss "$adapter")" "$(number perplexity "$adapter")"
 echo "the adapter is better by $gain nats on $(number samples "$adapter") samples"
+if [ -e "$output/comparison.txt" ]; then
+  echo
+  cat "$output/comparison.txt"
+  echo "$output/predictions.jsonl  what both wrote, beside the references"
+fi
 if [ -n "${base_text:-}" ]; then
   at_least "$gain" 0.1 || { echo "error: the adapter should be better by 0.1 nats" >&2; status=1; }
   at_least "$(number samples "$adapter")" 50 || { echo "error: fewer than 50 held-out samples" >&2; status=1; }
@@ -125,6 +142,6 @@ $output/adapter           PEFT adapter: PeftModel.from_pretrained(base, "$output
 $output/merged            merged model: AutoModelForCausalLM.from_pretrained("$output/merged")
 $output/plot.svg          loss, learning rate, throughput
 $output/adapter-training  checkpoints, metrics.jsonl, config.cfg, TensorBoard events
-run: $((SECONDS - begin)) s
+run: $((SECONDS - begin)) s, of which $evaluation s to evaluate base and adapter
 TXT
 exit "$status"
