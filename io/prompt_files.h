@@ -17,6 +17,9 @@ extern const char prompt_judge_knowledge_edit[];
 extern const char prompt_judge_longmemeval[], prompt_judge_longmemeval_temporal[], prompt_judge_longmemeval_update[],
     prompt_judge_longmemeval_preference[], prompt_judge_longmemeval_abstention[];
 
+/* Of adamem summarize; field {document}. */
+extern const char prompt_summarize_map[], prompt_summarize_reduce[], prompt_summarize_qwen_sum[];
+
 /* Reads such a file at run time, by the same rule. STATUS_INVALID names the path; NUL bytes and invalid UTF-8 are refused. */
 Status prompt_file_read(const char *path, Text *out);
 

@@ -74,23 +74,32 @@ Status tokenizer_encode(const Tokenizer *t, TokenizerScratch *scratch, const cha
     return STATUS_OK;
 }
 
+static Status append_bytes(const Tokenizer *t, int32_t id, size_t position, Text *out) {
+    if (id < 0 || id >= t->vocabulary.size || t->vocabulary.entries[id].name == SIZE_MAX)
+        INVALID("id %d at position %zu is not in the vocabulary", id, position);
+    const TokenEntry *entry = &t->vocabulary.entries[id];
+    return text_append(out, t->vocabulary.bytes.data + entry->bytes, entry->byte_length);
+}
+
 Status tokenizer_decode(const Tokenizer *t, const int32_t *ids, size_t count, bool skip_special_tokens, Text *out) {
     Text bytes = {0};
     Status status = STATUS_OK;
     for (size_t i = 0; i < count; ++i) {
-        bool known = ids[i] >= 0 && ids[i] < t->vocabulary.size && t->vocabulary.entries[ids[i]].name != SIZE_MAX;
-        if (!known) {
-            status = INVALID_INPUT("id %d at position %zu is not in the vocabulary", ids[i], i);
-            goto done;
-        }
-        if (skip_special_tokens && t->special[ids[i]]) continue;
-        const TokenEntry *entry = &t->vocabulary.entries[ids[i]];
-        TRY_GOTO(text_append(&bytes, t->vocabulary.bytes.data + entry->bytes, entry->byte_length), done);
+        bool skip = skip_special_tokens && ids[i] >= 0 && ids[i] < t->vocabulary.size && t->special[ids[i]];
+        if (!skip) TRY_GOTO(append_bytes(t, ids[i], i, &bytes), done);
     }
     TRY_GOTO(utf8_append_repaired(out, bytes.data, bytes.length), done);
 done:
     text_free(&bytes);
     return status;
+}
+
+Status tokenizer_token_bytes(const Tokenizer *t, const int32_t *ids, size_t count, Text *bytes, int64_t *ends) {
+    for (size_t i = 0; i < count; ++i) {
+        TRY(append_bytes(t, ids[i], i, bytes));
+        ends[i] = (int64_t)bytes->length;
+    }
+    return STATUS_OK;
 }
 
 int32_t tokenizer_size(const Tokenizer *t) { return t->vocabulary.size; }

@@ -26,6 +26,8 @@ void tokenizer_scratch_free(TokenizerScratch *scratch);
 Status tokenizer_encode(const Tokenizer *tokenizer, TokenizerScratch *scratch, const char *text, size_t length, TokenList *out);
 /* Appends the text of ids. Invalid UTF-8 sequences become U+FFFD, as Hugging Face decodes. Unknown ids: STATUS_INVALID. */
 Status tokenizer_decode(const Tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special_tokens, Text *out);
+/* Appends the bytes of ids as they are, a character that lies across tokens in parts; ends[i]: length of *out behind token i. */
+Status tokenizer_token_bytes(const Tokenizer *tokenizer, const int32_t *ids, size_t count, Text *out, int64_t *ends);
 
 /* One more than the largest id (151,665 for Qwen2.5; config.json's vocab_size is larger). */
 int32_t tokenizer_size(const Tokenizer *tokenizer);

@@ -2,6 +2,7 @@
 
 #include "io/utf8.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <utf8proc.h>
 
@@ -130,15 +131,29 @@ Status words_squeeze(const char *bytes, size_t length, size_t maximum_words, Tex
 
 typedef struct Splitter {
     const StringList *abbreviations;
-    StringList *out;
+    StringList *out;    /* either */
+    SentenceEnds *ends; /* or */
     Text sentence, folded;
 } Splitter;
 
-static Status end_sentence(Splitter *s) {
+static Status add_end(SentenceEnds *ends, SentenceEnd end) {
+    if (ends->count == ends->capacity) {
+        size_t capacity = ends->capacity ? 2 * ends->capacity : 64;
+        SentenceEnd *items;
+        TRY_ALLOC(items = realloc(ends->items, capacity * sizeof *items));
+        ends->items = items;
+        ends->capacity = capacity;
+    }
+    ends->items[ends->count++] = end;
+    return STATUS_OK;
+}
+
+static Status end_sentence(Splitter *s, SentenceEnd end) {
     while (s->sentence.length && s->sentence.data[s->sentence.length - 1] == ' ') s->sentence.data[--s->sentence.length] = 0;
     if (!s->sentence.length) return STATUS_OK;
     TRY(words_fold(s->sentence.data, s->sentence.length, &s->folded));
-    if (s->folded.length) TRY(string_list_append(s->out, s->sentence.data, s->sentence.length));
+    if (s->folded.length && s->out) TRY(string_list_append(s->out, s->sentence.data, s->sentence.length));
+    if (s->folded.length && s->ends) TRY(add_end(s->ends, end));
     text_clear(&s->sentence);
     return STATUS_OK;
 }
@@ -172,7 +187,7 @@ static Status take_end_marks(Splitter *s, const char *bytes, size_t length, size
     *next = i;
     bool ends = full_width || i >= length || is_blank(code_point_at(bytes, i, &size)), belongs = false;
     if (ends && stop && marks == 1) TRY(stop_belongs_to_word(s, &belongs));
-    return ends && !belongs ? end_sentence(s) : STATUS_OK;
+    return ends && !belongs ? end_sentence(s, (SentenceEnd){.at = i}) : STATUS_OK;
 }
 
 static Status split(Splitter *s, const char *bytes, size_t length) {
@@ -184,22 +199,36 @@ static Status split(Splitter *s, const char *bytes, size_t length) {
         }
         bool blank = is_blank(c), after_blank = s->sentence.length && s->sentence.data[s->sentence.length - 1] == ' ';
         if (c == '\n' || c == 0x2028 || c == 0x2029)
-            TRY(end_sentence(s));
+            TRY(end_sentence(s, (SentenceEnd){.at = i, .line = true}));
         else if (!blank)
             TRY(text_append(&s->sentence, bytes + i, size));
         else if (s->sentence.length && !after_blank)
             TRY(text_append(&s->sentence, " ", 1));
         i += size;
     }
-    return end_sentence(s);
+    return end_sentence(s, (SentenceEnd){.at = length, .line = true});
+}
+
+static Status run_splitter(Splitter *splitter, const char *bytes, size_t length) {
+    Status status = split(splitter, bytes, length);
+    text_free(&splitter->sentence);
+    text_free(&splitter->folded);
+    return status;
 }
 
 Status sentences_split(const char *bytes, size_t length, const StringList *abbreviations, StringList *out) {
     Splitter splitter = {.abbreviations = abbreviations, .out = out};
-    Status status = split(&splitter, bytes, length);
-    text_free(&splitter.sentence);
-    text_free(&splitter.folded);
-    return status;
+    return run_splitter(&splitter, bytes, length);
+}
+
+Status sentences_find_ends(const char *bytes, size_t length, const StringList *abbreviations, SentenceEnds *out) {
+    Splitter splitter = {.abbreviations = abbreviations, .ends = out};
+    return run_splitter(&splitter, bytes, length);
+}
+
+void sentence_ends_free(SentenceEnds *ends) {
+    free(ends->items);
+    *ends = (SentenceEnds){0};
 }
 
 bool sentence_is_question(const char *sentence) {

@@ -38,6 +38,17 @@ Status words_squeeze(const char *bytes, size_t length, size_t maximum_words, Tex
  * full stop does not when it follows a single capital letter other than I, a number that starts the sentence, or a word of
  * `abbreviations` (each folded by itself: " mr ", " e g "). */
 Status sentences_split(const char *bytes, size_t length, const StringList *abbreviations, StringList *out);
+/* Where those sentences end: behind their marks, in bytes of the text. */
+typedef struct SentenceEnd {
+    size_t at;
+    bool line; /* only the end of a line or of the text ended it */
+} SentenceEnd;
+typedef struct SentenceEnds {
+    SentenceEnd *items; /* [count], ascending */
+    size_t count, capacity;
+} SentenceEnds;
+Status sentences_find_ends(const char *bytes, size_t length, const StringList *abbreviations, SentenceEnds *out);
+void sentence_ends_free(SentenceEnds *ends);
 /* Whether a question mark is among the marks that end the sentence. */
 bool sentence_is_question(const char *sentence);
 

@@ -22,6 +22,7 @@ static const Command commands[] = {
     {"score", command_score, "ROUGE, F1/EM, token reduction of predictions; two systems compared"},
     {"judge", command_judge, "a model grades replies: scores from 1 to 5, or yes and no"},
     {"memory", command_memory, "session memory, its training data, and how much of it summaries state"},
+    {"summarize", command_summarize, "summaries of documents of any length"},
     {"generate", command_generate, "continue prompts: batch inference"},
     {"export", command_export, "a checkpoint as PEFT adapter or merged model directory"},
     {"inspect", command_inspect, "what a checkpoint, model, safetensors file or data set holds"},

@@ -34,10 +34,11 @@ static Status make_room(PromptList *list, int64_t count, int64_t ids) {
 }
 
 Status prompt_list_share(Communicator *communicator, PromptList *list) {
-    int64_t sizes[2] = {list->count, (int64_t)list->ids.count};
+    int64_t sizes[3] = {list->count, (int64_t)list->ids.count, list->first_sample};
     if (communicator->world == 1) return STATUS_OK;
     TRY(communicator->ops->broadcast(communicator, sizes, sizeof sizes, 0));
     TRY(communicator_agree(communicator, communicator->rank ? make_room(list, sizes[0], sizes[1]) : STATUS_OK));
+    list->first_sample = sizes[2];
     TRY(communicator->ops->broadcast(communicator, list->ends, sizes[0] * (int64_t)sizeof *list->ends, 0));
     return communicator->ops->broadcast(communicator, list->ids.ids, sizes[1] * (int64_t)sizeof *list->ids.ids, 0);
 }
@@ -99,7 +100,7 @@ static Status run_share(const Communicator *communicator, Generation *generation
         requests[count] = (GenerationRequest){.prompt = prompts->ids.ids + begin,
                                               .prompt_tokens = prompts->ends[i] - begin,
                                               .max_new_tokens = max_new_tokens,
-                                              .sample = (uint64_t)i};
+                                              .sample = (uint64_t)(prompts->first_sample + i)};
     }
     share->indices = indices;
     share->total = count;

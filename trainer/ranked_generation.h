@@ -11,6 +11,7 @@ typedef struct PromptList {
     TokenList ids;
     int64_t *ends; /* [count]: prompt i is ids[ends[i-1]] .. ids[ends[i] - 1] */
     int64_t count, capacity;
+    int64_t first_sample; /* prompt i draws the random numbers of sample first_sample + i */
 } PromptList;
 
 /* Ends the prompt whose ids were appended to list->ids. */
@@ -27,7 +28,7 @@ typedef struct GeneratedList {
 } GeneratedList;
 void generated_list_free(GeneratedList *list);
 
-/* Collective. Prompt i is sample i; max_new_tokens 0: as the Generation's settings. Refused prompts are among the results:
+/* Collective. max_new_tokens 0: as the Generation's settings. Refused prompts are among the results:
  * the caller tells the user. progress: what the lines on standard error call a prompt, NULL: none. */
 Status ranked_generation(Communicator *communicator, Generation *generation, const PromptList *prompts, int64_t max_new_tokens,
                          const char *progress, GeneratedList *out);

@@ -86,3 +86,20 @@ Status text_model_settings(const TextModel *model, GenerationSettings *out) {
     out->cache_bytes = free_bytes / 2 / session->launch->local_world;
     return STATUS_OK;
 }
+
+static bool is_blank(char c) { return c && strchr(" \t\n\r\f\v", c); }
+
+Status text_model_reply(const TextModel *model, const Generation *generation, const GenerationResult *result, Text *out) {
+    Text raw = {0};
+    Status status = text_append(&raw, "", 0);
+    if (!status) status = generation_text(generation, model->tokenizer, result, &raw);
+    if (!status) {
+        char *start = raw.data, *end = start + raw.length;
+        while (start < end && is_blank(*start)) ++start;
+        while (end > start && is_blank(end[-1])) --end;
+        for (char *p = start; (p = memchr(p, 0, (size_t)(end - p)));) *p = ' ';
+        status = text_append(out, start, (size_t)(end - start));
+    }
+    text_free(&raw);
+    return status;
+}

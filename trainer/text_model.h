@@ -31,5 +31,7 @@ Status text_model_open(const TextModelArguments *arguments, const Ranks *ranks, 
 void text_model_close(TextModel *model);
 /* generation_defaults with the model's EOS ids, tokenizer and this rank's share of the memory. */
 Status text_model_settings(const TextModel *model, GenerationSettings *out);
+/* Appends what the model replied, without white space at its ends; a NUL character becomes a space. out->data is not NULL. */
+Status text_model_reply(const TextModel *model, const Generation *generation, const GenerationResult *result, Text *out);
 
 #endif

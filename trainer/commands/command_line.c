@@ -1,6 +1,7 @@
 #include "trainer/commands/command_line.h"
 
 #include "io/edit_distance.h"
+#include "io/file.h"
 #include "trainer/commands/commands.h"
 
 #include <stdio.h>
@@ -57,6 +58,13 @@ Status config_arguments_create(int argc, ConfigArguments *out) {
 }
 
 void config_arguments_free(ConfigArguments *arguments) { free(arguments->sets); }
+
+Status command_write_text(const char *path, const Text *text) {
+    const char *bytes = text->data ? text->data : "";
+    if (strcmp(path, "-")) return file_write_atomic(path, bytes, text->length);
+    if (fwrite(bytes, 1, text->length, stdout) != text->length || fflush(stdout)) FAIL("cannot write to standard output");
+    return STATUS_OK;
+}
 
 Status command_print_json(JsonValue *object, Status status) {
     Text text = {0};

@@ -24,10 +24,13 @@ typedef struct ConfigArguments {
     const char **sets;
     size_t count;
 } ConfigArguments;
-#define CONFIG_ARGUMENT_OPTIONS {"config", required_argument, NULL, 'c'}, {"set", required_argument, NULL, 's'}
+#define CONFIG_ARGUMENT_OPTIONS                                                                                                  \
+    {"config", required_argument, NULL, 'c'}, { "set", required_argument, NULL, 's' }
 Status config_arguments_create(int argc, ConfigArguments *out); /* room for argc sets */
 void config_arguments_free(ConfigArguments *arguments);
 
+/* Writes results to a file, whole or not at all; path "-": to standard output. */
+Status command_write_text(const char *path, const Text *text);
 /* Prints one JSON object and a newline on standard output; frees it. status: of building it, passed on. */
 Status command_print_json(JsonValue *object, Status status);
 

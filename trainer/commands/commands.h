@@ -49,6 +49,9 @@ Status command_plot(int argc, char **argv);
 /* A model grades replies; hypothesis files. Collective. */
 Status command_judge(int argc, char **argv);
 
+/* Documents of any length to summaries, by map-reduce. Collective. */
+Status command_summarize(int argc, char **argv);
+
 /* Session memory: update, training data, slot recall. */
 Status command_memory(int argc, char **argv);
 

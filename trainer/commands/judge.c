@@ -2,7 +2,6 @@
 #include "trainer/commands/commands.h"
 
 #include "io/chat_template.h"
-#include "io/file.h"
 #include "io/log.h"
 #include "io/sha256.h"
 #include "trainer/commands/command_line.h"
@@ -219,18 +218,11 @@ static Status read_replies(const Trial *trial, const Generation *generation, con
     return status;
 }
 
-static Status write_text(const char *path, const Text *text) {
-    const char *bytes = text->data ? text->data : "";
-    if (strcmp(path, "-")) return file_write_atomic(path, bytes, text->length);
-    if (fwrite(bytes, 1, text->length, stdout) != text->length) FAIL("cannot write to standard output");
-    return STATUS_OK;
-}
-
 static Status write_hypotheses(const Trial *trial) {
     if (!trial->arguments->hypotheses) return STATUS_OK;
     Text text = {0};
     Status status = judge_input_hypotheses(&trial->input, &text);
-    if (!status) status = write_text(trial->arguments->hypotheses, &text);
+    if (!status) status = command_write_text(trial->arguments->hypotheses, &text);
     text_free(&text);
     return status;
 }
@@ -242,7 +234,7 @@ static Status write_judgements(const Trial *trial, const Generation *generation,
     Text lines = {0};
     JsonValue *object = NULL;
     Status status = read_replies(trial, generation, model, generated, &tally, &lines);
-    if (!status) status = write_text(trial->arguments->output, &lines);
+    if (!status) status = command_write_text(trial->arguments->output, &lines);
     if (!status) status = write_hypotheses(trial);
     text_free(&lines);
     if (!status) status = judge_tally_json(&tally, trial->arguments->task, &object);

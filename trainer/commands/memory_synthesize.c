@@ -95,13 +95,8 @@ static Status print_counts(const SynthesisCounts *counts, FILE *stream) {
 }
 
 static Status write_lines(const Arguments *arguments, const Text *lines, const SynthesisCounts *counts) {
-    const char *bytes = lines->data ? lines->data : "";
-    if (strcmp(arguments->output, "-")) {
-        TRY(file_write_atomic(arguments->output, bytes, lines->length));
-        return print_counts(counts, stdout);
-    }
-    if (fwrite(bytes, 1, lines->length, stdout) != lines->length || fflush(stdout)) FAIL("cannot write to standard output");
-    return print_counts(counts, stderr);
+    TRY(command_write_text(arguments->output, lines));
+    return print_counts(counts, strcmp(arguments->output, "-") ? stdout : stderr);
 }
 
 static Status synthesize(const Arguments *arguments, Synthesis *synthesis, Text *lines) {

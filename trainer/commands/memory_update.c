@@ -156,10 +156,7 @@ static Status read_inputs(const Arguments *arguments, Inputs *out) {
 static Status write_memory(const SessionMemory *memory, const char *path) {
     Text text = {0};
     Status status = session_memory_write(memory, &text);
-    if (!status && strcmp(path, "-"))
-        status = file_write_atomic(path, text.data, text.length);
-    else if (!status && (fwrite(text.data, 1, text.length, stdout) != text.length || fflush(stdout)))
-        status = FAILURE("cannot write to standard output");
+    if (!status) status = command_write_text(path, &text);
     text_free(&text);
     return status;
 }

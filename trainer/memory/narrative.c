@@ -2,13 +2,10 @@
 
 #include "io/memory_prompt.h"
 
-#include <string.h>
-
 typedef struct Writer {
     TextModel *model;
     Generation *generation;
     MemoryPrompt prompt;
-    Text raw;
     Narrative *out;
 } Writer;
 
@@ -38,19 +35,11 @@ static Status make_prompt(Writer *w, const JsonValue *record, NarrativeSettings 
     return status;
 }
 
-static bool is_blank(char c) { return c && strchr(" \t\n\r\f\v", c); }
-
 static Status take_result(void *context, int64_t index, const GenerationResult *result) {
     Writer *w = context;
     (void)index; /* there is one request */
     if (result->finish == GENERATION_REFUSED) INVALID("%s", result->refusal);
-    TRY(text_append(&w->raw, "", 0));
-    TRY(generation_text(w->generation, w->model->tokenizer, result, &w->raw));
-    const char *start = w->raw.data, *end = start + w->raw.length;
-    while (start < end && is_blank(*start)) ++start;
-    while (end > start && is_blank(end[-1])) --end;
-    TRY(text_append(&w->out->text, start, (size_t)(end - start)));
-    for (char *p = w->out->text.data; (p = memchr(p, 0, (size_t)(w->out->text.data + w->out->text.length - p)));) *p = ' ';
+    TRY(text_model_reply(w->model, w->generation, result, &w->out->text));
     w->out->unfinished = result->finish == GENERATION_LENGTH;
     w->out->new_tokens = result->count;
     return STATUS_OK;
@@ -77,7 +66,6 @@ Status narrative_write(TextModel *model, const JsonValue *record, NarrativeSetti
     Status status = write_narrative(&writer, record, settings);
     generation_destroy(writer.generation);
     memory_prompt_free(&writer.prompt);
-    text_free(&writer.raw);
     if (status) narrative_free(out);
     return status;
 }
