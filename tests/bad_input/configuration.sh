@@ -37,6 +37,9 @@ refuse_line "no such choice" '^error: bad.cfg:3: model.dtype: .*float32' 'model 
 refuse_line "no such schedule" '^error: bad.cfg:3: training.lr_scheduler_type: .*cosine' 'training = { lr_scheduler_type = "cosin"; };'
 refuse_line "no such format" '^error: bad.cfg:3: data.train\[0\].format: .*tokens' 'data = { train = ( { path = "x"; format = "token"; } ); };'
 refuse_line "source without format" '^error: bad.cfg:3: .*format' 'data = { train = ( { path = "x"; } ); };'
+refuse_line "negative weight of the loss" '^error: bad.cfg:3: loss.coverage_weight: ' 'loss = { coverage_weight = -1.0; };'
+refuse_line "weight of the loss beyond its range" '^error: bad.cfg:3: loss.entity_weight: ' 'loss = { entity_weight = 1000.0; };'
+refuse_line "unknown term of the loss" '^error: bad.cfg:3: loss.fluency: unknown key' 'loss = { fluency = 1.0; };'
 refuse_line "missing include" '^error: .*nowhere.cfg' '@include "nowhere.cfg"'
 refuse_line "include of itself" '^error: .*(nested|include)' '@include "bad.cfg"'
 
@@ -52,6 +55,9 @@ refuse "key" '^error: --set .*neftune_noise_alpha: this version does not have .*
 
 # Keys that do not go together.
 refuse_training "no model" 'model.path is missing' --set model.path=
+for weight in entity length coverage; do
+    refuse_training "loss.${weight}_weight without tokenizer" "loss.${weight}_weight .* model has no tokenizer" --set "loss.${weight}_weight=0.5"
+done
 refuse_training "no output" 'run.output_dir is missing' --set run.output_dir=
 refuse_training "nothing trainable" 'nothing is trainable: set lora.target_modules' --set 'lora.target_modules=[]'
 refuse_training "unknown module" 'lora.target_modules: "qproj"' --set 'lora.target_modules=["qproj"]'

@@ -13,9 +13,13 @@
 
 #include "trainer/objectives/objective.h"
 
+#ifndef SMALL_VOCABULARY
+#define SMALL_VOCABULARY "200"
+#endif
+
 static const char small_model_config[] =
     "{\"architectures\": [\"Qwen2ForCausalLM\"], \"model_type\": \"qwen2\", \"hidden_size\": 64, \"intermediate_size\": 96,"
-    " \"num_attention_heads\": 4, \"num_hidden_layers\": 2, \"num_key_value_heads\": 2, \"vocab_size\": 200,"
+    " \"num_attention_heads\": 4, \"num_hidden_layers\": 2, \"num_key_value_heads\": 2, \"vocab_size\": " SMALL_VOCABULARY ","
     " \"max_position_embeddings\": 512, \"rms_norm_eps\": 1e-6, \"rope_theta\": 10000.0, \"tie_word_embeddings\": false}";
 
 static void expect_ok(Status status) {
@@ -43,7 +47,7 @@ static const CommunicatorOps small_alone = {
     .name = "one rank", .sum_i64 = keep_i64, .max_i32 = keep_i32, .broadcast = keep_bytes, .all_gather = gather_own};
 
 /* Of that shape, labels at the end of each sequence. */
-static PackedBatch small_batch(WorstBatch worst) {
+static inline PackedBatch small_batch(WorstBatch worst) {
     const int64_t tokens = worst.sequences * worst.longest + worst.rest, sequences = worst.sequences + (worst.rest > 0);
     int32_t *ids = calloc((size_t)tokens, sizeof *ids), *labels = calloc((size_t)tokens, sizeof *labels);
     int64_t *ends = calloc((size_t)sequences, sizeof *ends), *samples = calloc((size_t)sequences, sizeof *samples);

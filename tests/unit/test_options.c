@@ -39,6 +39,7 @@ static void test_defaults_of_hugging_face(void **state) {
     assert_int_equal(o.data.max_length, 1024);
     assert_true(o.data.shuffle && o.data.truncate);
     assert_string_equal(o.data.chat_template, "");
+    assert_true(o.loss.entity_weight == 0 && o.loss.length_weight == 0 && o.loss.coverage_weight == 0);
     assert_int_equal(o.run.seed, 42);
     assert_string_equal(o.run.backend, "auto");
     assert_string_equal(o.model.dtype, "bfloat16");
@@ -65,6 +66,7 @@ static const char text[] =
     "  label_smoothing_factor = 0.1; reduction = \"float\"; logging_steps = 1; eval_steps = 2; save_steps = 3;\n"
     "  save_total_limit = 4; load_best_model_at_end = true; metric_for_best_model = \"eval_loss\"; early_stopping_patience = 6; "
     "};\n"
+    "loss = { entity_weight = 0.5; length_weight = 2.0; coverage_weight = 0.25; };\n"
     "evaluation = { max_samples = 9; input_max_length = 256; };\n";
 
 static void test_every_key(void **state) {
@@ -83,6 +85,7 @@ static void test_every_key(void **state) {
     assert_true(train[0].weight == 0.5 && validation[0].weight == 1.0);
     const ParameterGroup *groups = o.training.parameter_groups.items;
     assert_true(groups[0].learning_rate == 1e-5 && groups[0].weight_decay == 0.1);
+    assert_true(o.loss.entity_weight == 0.5 && o.loss.length_weight == 2.0 && o.loss.coverage_weight == 0.25);
     assert_string_equal(o.model.trainable.items[0], "norm");
     assert_ok(options_validate(&o, OPTIONS_FOR_TRAIN));
     assert_ok(options_text(&o, &echo));
@@ -117,6 +120,9 @@ static void test_later_and_wrong_values(void **state) {
         {"data.max_length=1", "between 2 and 2147483647"},
         {"training.adam_beta1=1", "between 0 and 0.999999"},
         {"training.logging_steps=0", "at least 1"},
+        {"loss.entity_weight=-0.1", "between 0 and 20"},
+        {"loss.length_weight=101", "between 0 and 100"},
+        {"loss.coverage=1", "nearest valid name is \"loss.coverage_weight\""},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; ++i) {
         Options o;

@@ -8,12 +8,13 @@
 #define BACKEND "cpu"
 #endif
 
-static void check(const char *directory, const char *dtype, const char *checkpointing, const char *trainable, const char *lora) {
+static void check(const char *directory, const char *dtype, const char *checkpointing, const char *trainable, const char *lora,
+                  const char *loss_weights) {
     char text[1024];
     snprintf(text, sizeof text,
              "run = { backend = \"" BACKEND "\"; threads = 1; }; model = { path = \"%s\"; dtype = \"%s\"; trainable = %s; }; "
-             "training = { gradient_checkpointing = \"%s\"; }; lora = { %s };",
-             directory, dtype, trainable, checkpointing, lora);
+             "training = { gradient_checkpointing = \"%s\"; }; lora = { %s }; loss = { %s };",
+             directory, dtype, trainable, checkpointing, lora, loss_weights);
     Options options;
     Session session;
     Launch launch = {.world = 1, .local_world = 1};
@@ -22,17 +23,31 @@ static void check(const char *directory, const char *dtype, const char *checkpoi
     SessionSettings settings = {.worst = {3, 24, 16, 7}, .training = true, .random_weights = true};
     expect_ok(session_open(&options, &launch, &communicator, settings, &session));
     PackedBatch packed = small_batch(settings.worst);
+    Tokenizer *tokenizer;
+    LossTerms *terms;
+    AnswerBatch answers = {0};
+    expect_ok(tokenizer_load(TEST_DATA "/tokenizer-small", &tokenizer));
+    expect_ok(loss_terms_create(&options, tokenizer, &terms));
+    if (terms) expect_ok(answer_batch_build(terms, &packed, &answers));
     for (int step = 1; step <= 2; ++step) { /* the second step finds the arena as the first one left it */
         double loss;
-        ObjectiveInput input = {
-            .batch = &packed, .step = step, .training = true, .recompute = session.recompute, .label_tokens = 54};
+        ObjectiveInput input = {.batch = &packed,
+                                .step = step,
+                                .training = true,
+                                .recompute = session.recompute,
+                                .label_tokens = 54,
+                                .samples = 4,
+                                .answers = terms ? &answers : NULL};
         expect_ok(objective_by_name("sft")->forward(&session, &input, &loss));
         expect_ok(tape_backward(session.tape));
         assert_int_equal(arena_used(session.arena), 0);
         if ((int64_t)arena_peak(session.arena) != session.plan.activations)
-            fail_msg("%s, recomputed: %s, trained: %s %s: planned %lld bytes, taken %lld", dtype, checkpointing, trainable, lora,
-                     (long long)session.plan.activations, (long long)arena_peak(session.arena));
+            fail_msg("%s, recomputed: %s, trained: %s %s, loss: %s: planned %lld bytes, taken %lld", dtype, checkpointing,
+                     trainable, lora, loss_weights, (long long)session.plan.activations, (long long)arena_peak(session.arena));
     }
+    answer_batch_free(&answers);
+    loss_terms_destroy(terms);
+    tokenizer_free(tokenizer);
     packed_batch_free(&packed);
     session_close(&session);
     options_free(&options);
@@ -47,10 +62,20 @@ static void test_peak_is_planned(void **state) {
     static const char *const dtypes[] = {"float32", "bfloat16"}, *const checkpointing[] = {"none", "full"};
     for (int t = 0; t < 3; ++t)
         for (int d = 0; d < 2; ++d)
-            for (int c = 0; c < 2; ++c) check(*state, dtypes[d], checkpointing[c], trained[t][0], trained[t][1]);
+            for (int c = 0; c < 2; ++c) check(*state, dtypes[d], checkpointing[c], trained[t][0], trained[t][1], "");
+}
+
+/* The terms of the loss take memory at the head, which is where the peak is when layers are recomputed. */
+static void test_terms_are_planned(void **state) {
+    static const char *const weights[] = {"entity_weight = 1;", "length_weight = 1;", "coverage_weight = 1;",
+                                          "entity_weight = 1; length_weight = 1; coverage_weight = 1;"};
+    static const char *const checkpointing[] = {"none", "full"};
+    for (int w = 0; w < 4; ++w)
+        for (int c = 0; c < 2; ++c)
+            check(*state, "bfloat16", checkpointing[c], "[]", "r = 8; target_modules = [ \"q_proj\", \"v_proj\" ];", weights[w]);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peak_is_planned)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peak_is_planned), cmocka_unit_test(test_terms_are_planned)};
     return cmocka_run_group_tests(tests, small_model_make, small_model_remove);
 }
