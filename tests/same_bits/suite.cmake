@@ -2,7 +2,9 @@
 foreach(dtype float32 bfloat16)
   add_test(NAME same_bits_${dtype} COMMAND ${CMAKE_CURRENT_LIST_DIR}/same_bits.sh $<TARGET_FILE:adamem> ${dtype})
   set_tests_properties(same_bits_${dtype} PROPERTIES LABELS same_bits RUN_SERIAL TRUE TIMEOUT 600 SKIP_RETURN_CODE 77)
+  add_test(NAME loss_terms_same_bits_${dtype} COMMAND ${CMAKE_CURRENT_LIST_DIR}/loss_terms.sh $<TARGET_FILE:adamem> ${dtype})
+  set_tests_properties(loss_terms_same_bits_${dtype} PROPERTIES LABELS same_bits RUN_SERIAL TRUE TIMEOUT 600 SKIP_RETURN_CODE 77)
   if(ADAMEM_SANITIZE) # slower by design
-    set_tests_properties(same_bits_${dtype} PROPERTIES TIMEOUT 1800)
+    set_tests_properties(same_bits_${dtype} loss_terms_same_bits_${dtype} PROPERTIES TIMEOUT 1800)
   endif()
 endforeach()
