@@ -193,7 +193,7 @@ struct Ops {
     Status (*gather_rows)(Device *, Tensor y, Tensor x, Tensor index);
     /* The derivative: dx[index[n],:] += dy[n,:], n in order, summed in fp32 and rounded once; without accumulate dx is written
      * entirely: rows that no index names are zero. dx F32 or of the dtype of dy. Negative indices are passed over. */
-    Status (*scatter_rows)(Device *, Tensor dx, bool accumulate, Tensor dy, Tensor index);
+    Status (*scatter_rows)(Device *, Arena *scratch, Tensor dx, bool accumulate, Tensor dy, Tensor index);
 
     /* Softmax attention of the queries of a sequence to keys and values of their own layout, as many sequences: out, q
      * [Tq,H,E]; k, v [Tk,G,E]; lse [H,Tq] F32. causal: aligned at the end, query i of n sees keys 0 .. m-n+i of m. A query that

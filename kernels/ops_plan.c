@@ -114,9 +114,10 @@ static Status plan_layer_norm_forward(Device *device, Tensor y, Tensor x, Tensor
     return STATUS_OK;
 }
 
-/* The three products of a chunk (kernels/cuda/linear_cross_entropy.cu). The gradient of the logits lies where they lay. */
-static Status record_head(Device *device, Tensor dhidden, Tensor dweight, Tensor hidden, Tensor weight, Tensor rows) {
-    const int64_t vocabulary = weight.shape[0], n = cross_entropy_chunk(device, vocabulary, rows.shape[0]);
+/* The three products of a chunk of n rows (kernels/cuda/linear_cross_entropy.cu). The gradient of the logits lies where
+ * they lay. */
+static Status record_head(Device *device, Tensor dhidden, Tensor dweight, Tensor hidden, Tensor weight, int64_t n) {
+    const int64_t vocabulary = weight.shape[0];
     const int64_t stride = vocabulary * (int64_t)(sizeof(float) / dtype_bytes(hidden.dtype));
     const Tensor chunk = tensor_2d(NULL, hidden.dtype, n, hidden.shape[1]), absent = tensor_absent();
     const Tensor logits = tensor_2d(NULL, DTYPE_F32, n, vocabulary), dlogits = tensor_2d(NULL, hidden.dtype, n, vocabulary);
@@ -128,14 +129,15 @@ static Status record_head(Device *device, Tensor dhidden, Tensor dweight, Tensor
 static Status plan_linear_cross_entropy(Device *device, Arena *scratch, Tensor nll, Tensor dhidden, Tensor dweight, Tensor hidden,
                                         Tensor weight, Tensor rows, Tensor labels, const CrossEntropySettings *settings) {
     (void)nll, (void)labels, (void)settings;
-    TRY(record_head(device, dhidden, dweight, hidden, weight, rows));
+    TRY(record_head(device, dhidden, dweight, hidden, weight, cross_entropy_chunk(device, weight.shape[0], rows.shape[0])));
     return take_scratch(scratch, rows.shape[0] ? scratch_linear_cross_entropy(device, hidden, weight, rows) : 0);
 }
 
 static Status plan_token_log_probabilities(Device *device, Arena *scratch, Tensor log_p, Tensor hidden, Tensor weight,
                                            Tensor rows, TokenPairs pairs) {
     (void)log_p, (void)pairs;
-    TRY(record_head(device, tensor_absent(), tensor_absent(), hidden, weight, rows));
+    TRY(record_head(device, tensor_absent(), tensor_absent(), hidden, weight,
+                    cross_entropy_chunk(device, weight.shape[0], rows.shape[0])));
     return take_scratch(scratch, rows.shape[0] ? scratch_token_log_probabilities(device, hidden, weight, rows) : 0);
 }
 
@@ -154,6 +156,88 @@ static Status plan_lora_down_backward(Device *device, Arena *scratch, Tensor da,
                                       Tensor a, LoraStack stack, const SequenceLayout *layout, Dropout dropout) {
     (void)dx, (void)accumulate, (void)q, (void)a, (void)stack, (void)layout, (void)dropout;
     return take_scratch(scratch, scratch_lora_down_backward(device, da, x));
+}
+
+static Status plan_gather_rows(Device *device, Tensor y, Tensor x, Tensor index) {
+    (void)device, (void)y, (void)x, (void)index;
+    return STATUS_OK;
+}
+
+static Status plan_scatter_rows(Device *device, Arena *scratch, Tensor dx, bool accumulate, Tensor dy, Tensor index) {
+    (void)accumulate, (void)dy;
+    return take_scratch(scratch, tensor_elements(dx) ? scratch_scatter_rows(device, dx, index) : 0);
+}
+
+static Status plan_cross_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                           const SequenceLayout *queries, const SequenceLayout *keys, AttentionShape shape) {
+    (void)device, (void)scratch, (void)out, (void)lse, (void)q, (void)k, (void)v, (void)queries, (void)keys, (void)shape;
+    return STATUS_OK;
+}
+
+static Status plan_cross_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout,
+                                            Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *queries,
+                                            const SequenceLayout *keys, AttentionShape shape) {
+    (void)dq, (void)dk, (void)dv, (void)dout, (void)out, (void)lse, (void)q, (void)k, (void)v;
+    return take_scratch(scratch, scratch_cross_attention_backward(device, queries, keys, shape));
+}
+
+static Status plan_film_forward(Device *device, Tensor y, Tensor x, Tensor modulation, int64_t place,
+                                const SequenceLayout *layout) {
+    (void)device, (void)y, (void)x, (void)modulation, (void)place, (void)layout;
+    return STATUS_OK;
+}
+
+static Status plan_film_backward(Device *device, Tensor dx, bool accumulate, Tensor dmodulation, Tensor dy, Tensor x,
+                                 Tensor modulation, int64_t place, const SequenceLayout *layout) {
+    (void)device, (void)dx, (void)accumulate, (void)dmodulation, (void)dy, (void)x, (void)modulation, (void)place, (void)layout;
+    return STATUS_OK;
+}
+
+static Status plan_segment_mean_forward(Device *device, Tensor y, Tensor x, const SequenceLayout *layout) {
+    (void)device, (void)y, (void)x, (void)layout;
+    return STATUS_OK;
+}
+
+static Status plan_segment_mean_backward(Device *device, Tensor dx, bool accumulate, Tensor dy, const SequenceLayout *layout) {
+    (void)device, (void)dx, (void)accumulate, (void)dy, (void)layout;
+    return STATUS_OK;
+}
+
+static Status plan_scale_forward(Device *device, Tensor y, Tensor x, Tensor factor) {
+    (void)device, (void)y, (void)x, (void)factor;
+    return STATUS_OK;
+}
+
+static Status plan_scale_backward(Device *device, Arena *scratch, Tensor dx, bool accumulate, Tensor dfactor, Tensor dy, Tensor x,
+                                  Tensor factor) {
+    (void)device, (void)dx, (void)accumulate, (void)x, (void)factor;
+    return take_scratch(scratch, scratch_scale_backward(dfactor, dy));
+}
+
+/* The products of a chunk (kernels/cuda/linear_distillation.cu): those of the head, and the teacher's logits. */
+static Status plan_linear_distillation(Device *device, Arena *scratch, Tensor nll, Tensor kl, Tensor dhidden, Tensor dweight,
+                                       Tensor hidden, Tensor weight, Tensor teacher, Tensor teacher_weight, Tensor rows,
+                                       Tensor labels, DistillationSettings settings) {
+    (void)nll, (void)kl, (void)teacher, (void)labels, (void)settings;
+    const int64_t chunk = distillation_chunk(device, weight.shape[0], rows.shape[0]);
+    if (rows.shape[0] == 0) return STATUS_OK;
+    TRY(record_head(device, dhidden, dweight, hidden, weight, chunk));
+    TRY(record_head(device, tensor_absent(), tensor_absent(), hidden, teacher_weight, chunk));
+    return take_scratch(scratch, scratch_linear_distillation(device, hidden, weight, rows));
+}
+
+static Status plan_info_nce(Device *device, Arena *scratch, Tensor loss, Tensor du, bool accumulate_u, Tensor dv,
+                            bool accumulate_v, Tensor dlog_scale, Tensor u, Tensor v, Tensor log_scale, Tensor groups,
+                            float scale) {
+    (void)device, (void)loss, (void)du, (void)accumulate_u, (void)dv, (void)accumulate_v, (void)dlog_scale, (void)v,
+        (void)log_scale, (void)groups, (void)scale;
+    return take_scratch(scratch, scratch_info_nce(u));
+}
+
+static Status plan_diversity(Device *device, Arena *scratch, Tensor loss, Tensor dz, bool accumulate, Tensor z,
+                             const SequenceLayout *layout, float scale) {
+    (void)device, (void)loss, (void)dz, (void)accumulate, (void)layout, (void)scale;
+    return take_scratch(scratch, scratch_diversity(z));
 }
 
 static Status plan_cast(Device *device, Tensor y, Tensor x) {
@@ -215,6 +299,19 @@ static const Ops plan = {
     .dropout = plan_dropout,
     .lora_down = plan_lora_down,
     .lora_down_backward = plan_lora_down_backward,
+    .gather_rows = plan_gather_rows,
+    .scatter_rows = plan_scatter_rows,
+    .cross_attention_forward = plan_cross_attention_forward,
+    .cross_attention_backward = plan_cross_attention_backward,
+    .film_forward = plan_film_forward,
+    .film_backward = plan_film_backward,
+    .segment_mean_forward = plan_segment_mean_forward,
+    .segment_mean_backward = plan_segment_mean_backward,
+    .scale_forward = plan_scale_forward,
+    .scale_backward = plan_scale_backward,
+    .linear_distillation = plan_linear_distillation,
+    .info_nce = plan_info_nce,
+    .diversity = plan_diversity,
     .cast = plan_cast,
     .add = plan_add,
     .column_sum = plan_column_sum,

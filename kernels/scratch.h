@@ -12,6 +12,8 @@
 enum { TOKEN_BLOCK = 32 };
 /* Elements of one partial sum of sum_squares. */
 enum { SQUARES_BLOCK = 65536 };
+/* Elements of one partial sum of the gradient of a factor. */
+enum { SCALE_BLOCK = 4096 };
 
 /* On a CPU about 100 MB of fp32 logits, whatever the vocabulary. */
 static inline int64_t cross_entropy_chunk_cpu(int64_t vocabulary) {
@@ -96,6 +98,15 @@ static inline size_t scratch_attention_backward(const Device *device, DType dtyp
     return (size_t)(rows * (1 + (2 + attention_key_ranges(layout->longest)) * width)) * sizeof(float);
 }
 
+/* As scratch_attention_backward without cuDNN, for queries and keys of different layouts. */
+static inline size_t scratch_cross_attention_backward(const Device *device, const SequenceLayout *queries,
+                                                      const SequenceLayout *keys, AttentionShape shape) {
+    int64_t query_rows = queries->tokens * shape.query_heads, key_rows = keys->tokens * shape.query_heads;
+    int64_t width = attention_padded_dimension(shape.head_dimension);
+    if (device->target == BACKEND_CUDA) return (size_t)query_rows * sizeof(float);
+    return (size_t)(query_rows * (1 + attention_key_ranges(keys->longest) * width) + 2 * key_rows * width) * sizeof(float);
+}
+
 /* fp32 logits, gathered hidden rows and their gradients of one chunk. */
 static inline size_t scratch_linear_cross_entropy(const Device *device, Tensor hidden, Tensor weight, Tensor rows) {
     int64_t chunk = cross_entropy_chunk(device, weight.shape[0], rows.shape[0]);
@@ -108,6 +119,35 @@ static inline size_t scratch_token_log_probabilities(const Device *device, Tenso
     int64_t chunk = cross_entropy_chunk(device, weight.shape[0], rows.shape[0]);
     return (size_t)(chunk * weight.shape[0]) * sizeof(float) + (size_t)(chunk * hidden.shape[1]) * dtype_bytes(hidden.dtype);
 }
+
+/* Rows per chunk of linear_distillation: two logits per row and word. */
+static inline int64_t distillation_chunk(const Device *device, int64_t vocabulary, int64_t rows) {
+    int64_t chunk = cross_entropy_chunk(device, vocabulary, INT64_MAX) / 2;
+    return chunk < rows ? chunk : rows;
+}
+
+/* fp32 logits of student and teacher, gathered hidden rows and their gradients of one chunk, each from an aligned address on:
+ * equal products must be computed alike. */
+static inline size_t scratch_linear_distillation(const Device *device, Tensor hidden, Tensor weight, Tensor rows) {
+    int64_t chunk = distillation_chunk(device, weight.shape[0], rows.shape[0]);
+    size_t logits = scratch_round((size_t)(chunk * weight.shape[0]) * sizeof(float));
+    return 2 * logits + 2 * scratch_round((size_t)(chunk * hidden.shape[1]) * dtype_bytes(hidden.dtype));
+}
+
+/* On a CPU the list of the rows of dy by rows of dx: begins [R+1] and entries [N]. */
+static inline size_t scratch_scatter_rows(const Device *device, Tensor dx, Tensor index) {
+    return device->target == BACKEND_CUDA ? 0 : (size_t)(dx.shape[0] + 1 + tensor_elements(index)) * sizeof(int32_t);
+}
+
+static inline size_t scratch_scale_backward(Tensor dfactor, Tensor x) {
+    return dfactor.data ? (size_t)((tensor_elements(x) + SCALE_BLOCK - 1) / SCALE_BLOCK) * sizeof(double) : 0;
+}
+
+/* Cosines and their gradients [B,B]; of the rows of u and of v each: one over the norm, logsumexp, products with the gradient. */
+static inline size_t scratch_info_nce(Tensor u) { return (size_t)(u.shape[0] * (u.shape[0] + 5)) * sizeof(float); }
+
+/* Per row: one over the norm, and its part of the loss. */
+static inline size_t scratch_diversity(Tensor z) { return (size_t)z.shape[0] * 2 * sizeof(float); }
 
 /* Tokens of one partial sum of the gradient of A on a GPU: many blocks, and yet little to add up. */
 enum { LORA_TOKEN_CHUNK = 1024 };

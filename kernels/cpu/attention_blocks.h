@@ -30,8 +30,8 @@ static inline void transpose_block(float *to, const float *from, int64_t rows, i
 
 /* Part number `part` (of `size` rows) of the packed batch: sequences are cut apart from each other. */
 typedef struct Part {
-    int64_t sequence_begin, sequence_end; /* rows of the batch */
-    int64_t begin, end;                   /* rows of the part */
+    int64_t sequence, sequence_begin, sequence_end; /* number; rows of the batch */
+    int64_t begin, end;                             /* rows of the part */
 } Part;
 
 static inline int64_t count_parts(const SequenceLayout *layout, int64_t size) {
@@ -47,10 +47,16 @@ static inline Part find_part(const SequenceLayout *layout, int64_t size, int64_t
         parts = (layout->host_offsets[s + 1] - layout->host_offsets[s] + size - 1) / size;
         if (part < parts) break;
     }
-    Part found = {.sequence_begin = layout->host_offsets[s], .sequence_end = layout->host_offsets[s + 1]};
+    Part found = {.sequence = s, .sequence_begin = layout->host_offsets[s], .sequence_end = layout->host_offsets[s + 1]};
     found.begin = found.sequence_begin + part * size;
     found.end = found.begin + size < found.sequence_end ? found.begin + size : found.sequence_end;
     return found;
+}
+
+/* Query i of a sequence (counted from its first) sees keys 0 .. i + shift under a causal mask: aligned at the end. */
+static inline int64_t causal_shift(const SequenceLayout *queries, const SequenceLayout *keys, int64_t sequence) {
+    return (keys->host_offsets[sequence + 1] - keys->host_offsets[sequence]) -
+           (queries->host_offsets[sequence + 1] - queries->host_offsets[sequence]);
 }
 
 #endif

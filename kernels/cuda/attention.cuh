@@ -11,11 +11,15 @@
 struct AttentionOperands {
     Tensor out, lse, q, k, v;
     Tensor dq, dk, dv, dout;
-    const SequenceLayout *layout;
+    const SequenceLayout *layout; /* of the queries */
+    const SequenceLayout *keys;   /* of the keys; only the plain kernels know another one than the queries' */
     AttentionShape shape;
 };
 
-/* Plain fp32 arithmetic, every dtype, head dimensions up to 256 (attention.cu). delta: scratch, [H,T]. */
+/* An error that names the op for shapes that no implementation takes (attention_engine.cu). */
+Status attention_check_shape(const char *op, AttentionShape shape);
+
+/* Plain fp32 arithmetic, every dtype, head dimensions up to 256 (attention.cu). delta: scratch, [H,Tq]. */
 Status attention_plain_forward(CudaContext *context, const AttentionOperands &operands);
 Status attention_plain_backward(CudaContext *context, const AttentionOperands &operands, float *delta);
 

@@ -7,7 +7,7 @@ extern "C" {
 #include "io/log.h"
 }
 
-static Status check_shape(const char *op, AttentionShape shape) {
+Status attention_check_shape(const char *op, AttentionShape shape) {
     if (shape.head_dimension > 256) FAIL("%s: head dimension %lld is more than 256", op, (long long)shape.head_dimension);
     if (shape.key_heads < 1 || shape.query_heads % shape.key_heads)
         FAIL("%s: %lld query heads cannot be shared out over %lld key heads", op, (long long)shape.query_heads,
@@ -72,9 +72,9 @@ Status cuda_set_attention(Device *device, AttentionEngine engine) {
 extern "C" Status cuda_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
                                          const SequenceLayout *layout, AttentionShape shape) {
     if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
-    TRY(check_shape("attention_forward", shape));
+    TRY(attention_check_shape("attention_forward", shape));
     const Tensor absent = tensor_absent();
-    const AttentionOperands operands = {out, lse, q, k, v, absent, absent, absent, absent, layout, shape};
+    const AttentionOperands operands = {out, lse, q, k, v, absent, absent, absent, absent, layout, layout, shape};
     CudaContext *context = cuda_context(device);
     const size_t bytes = scratch_attention_forward(device, q.dtype, layout, shape);
     void *memory = NULL;
@@ -93,10 +93,10 @@ extern "C" Status cuda_attention_backward(Device *device, Arena *scratch, Tensor
                                           Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *layout,
                                           AttentionShape shape) {
     if (layout->tokens == 0 || layout->longest == 0) return STATUS_OK;
-    TRY(check_shape("attention_backward", shape));
+    TRY(attention_check_shape("attention_backward", shape));
     void *memory;
     TRY(arena_allocate(scratch, scratch_attention_backward(device, q.dtype, layout, shape), ARENA_HIGH, &memory));
-    const AttentionOperands operands = {out, lse, q, k, v, dq, dk, dv, dout, layout, shape};
+    const AttentionOperands operands = {out, lse, q, k, v, dq, dk, dv, dout, layout, layout, shape};
     CudaContext *context = cuda_context(device);
     Status status;
     switch (choose_engine(context, operands, true)) {

@@ -41,6 +41,28 @@ Status cuda_lora_down(Device *device, Tensor p, Tensor x, Tensor a, LoraStack st
                       Dropout dropout);
 Status cuda_lora_down_backward(Device *device, Arena *scratch, Tensor da, Tensor dx, bool accumulate, Tensor q, Tensor x,
                                Tensor a, LoraStack stack, const SequenceLayout *layout, Dropout dropout);
+Status cuda_gather_rows(Device *device, Tensor y, Tensor x, Tensor index);
+Status cuda_scatter_rows(Device *device, Arena *scratch, Tensor dx, bool accumulate, Tensor dy, Tensor index);
+Status cuda_cross_attention_forward(Device *device, Arena *scratch, Tensor out, Tensor lse, Tensor q, Tensor k, Tensor v,
+                                    const SequenceLayout *queries, const SequenceLayout *keys, AttentionShape shape);
+Status cuda_cross_attention_backward(Device *device, Arena *scratch, Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+                                     Tensor lse, Tensor q, Tensor k, Tensor v, const SequenceLayout *queries,
+                                     const SequenceLayout *keys, AttentionShape shape);
+Status cuda_film_forward(Device *device, Tensor y, Tensor x, Tensor modulation, int64_t place, const SequenceLayout *layout);
+Status cuda_film_backward(Device *device, Tensor dx, bool accumulate, Tensor dmodulation, Tensor dy, Tensor x, Tensor modulation,
+                          int64_t place, const SequenceLayout *layout);
+Status cuda_segment_mean_forward(Device *device, Tensor y, Tensor x, const SequenceLayout *layout);
+Status cuda_segment_mean_backward(Device *device, Tensor dx, bool accumulate, Tensor dy, const SequenceLayout *layout);
+Status cuda_scale_forward(Device *device, Tensor y, Tensor x, Tensor factor);
+Status cuda_scale_backward(Device *device, Arena *scratch, Tensor dx, bool accumulate, Tensor dfactor, Tensor dy, Tensor x,
+                           Tensor factor);
+Status cuda_linear_distillation(Device *device, Arena *scratch, Tensor nll, Tensor kl, Tensor dhidden, Tensor dweight,
+                                Tensor hidden, Tensor weight, Tensor teacher, Tensor teacher_weight, Tensor rows, Tensor labels,
+                                DistillationSettings settings);
+Status cuda_info_nce(Device *device, Arena *scratch, Tensor loss, Tensor du, bool accumulate_u, Tensor dv, bool accumulate_v,
+                     Tensor dlog_scale, Tensor u, Tensor v, Tensor log_scale, Tensor groups, float scale);
+Status cuda_diversity(Device *device, Arena *scratch, Tensor loss, Tensor dz, bool accumulate, Tensor z,
+                      const SequenceLayout *layout, float scale);
 Status cuda_cast(Device *device, Tensor y, Tensor x);
 Status cuda_add(Device *device, Tensor y, Tensor x, float alpha);
 Status cuda_column_sum(Device *device, Arena *scratch, Tensor gradient, Tensor dy);
