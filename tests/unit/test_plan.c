@@ -147,8 +147,34 @@ static void test_worst_batch(void **state) {
     }
 }
 
+/* 32 prompts of 3,072 tokens with 160 new ones, of which the cache keeps keys and values of 2 heads in 36 layers, in
+ * whole blocks: 3,264 instead of 3,232. */
+static void test_generation_memory(void **state) {
+    (void)state;
+    static const char *const text = "model = { dtype = \"bfloat16\"; }; lora = { r = 16; target_modules = [ \"q_proj\" ]; }; "
+                                    "evaluation = { input_max_length = 3072; max_new_tokens = 160; batch_size = 32; }; "
+                                    "training = { predict_with_generate = %s; };";
+    ModelConfig config;
+    PlanMemory plans[2];
+    assert_null(model_config_preset("qwen2.5-3b", &config));
+    for (int i = 0; i < 2; ++i) {
+        Options options;
+        Text whole = {0};
+        assert_null(text_append_format(&whole, text, i ? "true" : "false"));
+        assert_null(options_load_text("test", whole.data, &options));
+        assert_null(plan_memory(&options, &config, plan_target_cpu, (WorstBatch){1, 512, 100, 0}, RECOMPUTE_NONE, &plans[i]));
+        options_free(&options);
+        text_free(&whole);
+    }
+    assert_int_equal(plans[0].generation, 0);
+    assert_int_equal(plans[1].generation, INT64_C(32) * 3264 * 36 * 2 * 2 * 128 * 2);
+    assert_int_equal(plans[1].activations - plans[0].activations, INT64_C(32) * 151936 * 4);
+    assert_int_equal(plans[1].total - plans[0].total, plans[1].generation + plans[1].activations - plans[0].activations);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_numbers), cmocka_unit_test(test_contradictions),
-                                       cmocka_unit_test(test_worst_batch), cmocka_unit_test(test_memory)};
+                                       cmocka_unit_test(test_worst_batch), cmocka_unit_test(test_generation_memory),
+                                       cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
