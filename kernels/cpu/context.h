@@ -10,11 +10,19 @@ typedef struct MatmulCache MatmulCache; /* kernels/cpu/gemm.h */
 /* Block buffers of one thread (attention tiles, matmul output tile); pages are used when touched. */
 enum { WORKSPACE_BYTES = 4 << 20 };
 
+/* Which kernels of a b^T give a row the same bits whatever the number of rows (matmul.c finds out). */
+typedef enum RowKernels {
+    ROWS_UNKNOWN, /* not looked yet */
+    ROWS_LIBRARY, /* oneDNN's */
+    ROWS_CHAINED, /* few_rows.h for few, oneDNN's for more */
+    ROWS_OWN,     /* few_rows.h for few, row_product.h for more */
+} RowKernels;
+
 typedef struct CpuContext {
     int threads;
     char *workspaces;
     MatmulCache *matmul;
-    int rows_independent[2]; /* matmul.c, by fp32 and bf16: 1 yes, -1 no, 0 not looked yet */
+    RowKernels rows[2]; /* of fp32 and bf16 */
 } CpuContext;
 
 #define cpu_context_open  CPU_NAME(cpu_context_open)

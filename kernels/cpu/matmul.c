@@ -5,6 +5,7 @@
  * bias and rounds once. Measured against whole multi-threaded oneDNN calls this costs 0 to 5 %. */
 #include "kernels/cpu/context.h"
 #include "kernels/cpu/cpu_ops.h"
+#include "kernels/cpu/few_rows.h"
 #include "kernels/cpu/gemm.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/row_product.h"
@@ -24,7 +25,8 @@ typedef enum Staging {
     DIRECT,  /* oneDNN reads the operands where they lie */
     PACKED,  /* b is copied densely first: a strided bf16 b costs oneDNN a fifth of its speed */
     WIDENED, /* a and b are copied to fp32: this CPU has no bf16 product */
-    OWN      /* row_product.h: oneDNN's rows depend on each other on this CPU */
+    OWN,     /* row_product.h: oneDNN's rows depend on each other on this CPU */
+    FEW      /* few_rows.h */
 } Staging;
 
 typedef struct Product {
@@ -35,6 +37,7 @@ typedef struct Product {
     int64_t tile_m, tile_n, block_k; /* block_k = k when direct */
     bool transpose_a, transpose_b, bf16, c_bf16;
     Staging staging;
+    Chain chain; /* FEW */
     float alpha, beta;
     const Gemm *gemm[2][2][2]; /* last tile row?, last tile column?, last block of k? */
 } Product;
@@ -140,45 +143,90 @@ static int own_tile(const Product *p, const Tile *t, float *tile) {
     return 0;
 }
 
-/* ---- whether oneDNN's rows depend on each other ---- */
+static int few_tile(const Product *p, const Tile *t, float *tile) {
+    few_rows(p->chain, tile, operand_a(p, t, 0), p->lda, operand_b(p, t, 0), p->ldb, t->m, t->n, p->k);
+    return 0;
+}
 
-/* Bits of the first rows of a product of PROBE_M rows against those of products of fewer rows. */
-static Status probe_rows(MatmulCache *cache, bool bf16, float *workspace, bool *independent) {
-    enum { PROBE_M = 64, PROBE_N = 64, PROBE_K = 600 };
-    static const int64_t fewer[] = {1, 2, 3, 5, 17, 33};
-    float *all = workspace, *some = all + PROBE_M * PROBE_N, *a = some + PROBE_M * PROBE_N, *b = a + PROBE_M * PROBE_K;
-    for (int64_t i = 0; i < PROBE_M * PROBE_K; ++i) {
-        element_store(bf16, a, i, (float)(i * 7919 % 1009) / 1009.0f - 0.5f);
-        element_store(bf16, b, i, (float)(i * 6101 % 997) / 997.0f - 0.5f);
+/* ---- whose kernels give a row the same bits whatever the number of rows ---- */
+
+enum { PROBE_M = 64, PROBE_N = 64, PROBE_MOST_K = 5003 };
+typedef struct Probe {
+    MatmulCache *cache;
+    GemmShape shape; /* m = PROBE_M */
+    float *all, *some, *a, *b;
+} Probe;
+
+static Status probe_open(Probe *p, MatmulCache *cache, bool bf16, int64_t k, float *workspace) {
+    *p = (Probe){.cache = cache, .all = workspace, .some = workspace + PROBE_M * PROBE_N};
+    p->shape = (GemmShape){.m = PROBE_M, .n = PROBE_N, .k = k, .lda = k, .ldb = k, .bf16 = bf16, .transpose_b = 1};
+    p->a = p->some + PROBE_M * PROBE_N;
+    p->b = p->a + PROBE_M * PROBE_MOST_K;
+    for (int64_t i = 0; i < PROBE_M * k; ++i) {
+        element_store(bf16, p->a, i, (float)(i * 7919 % 1009) / 1009.0f - 0.5f);
+        element_store(bf16, p->b, i, (float)(i * 6101 % 997) / 997.0f - 0.5f);
     }
-    GemmShape shape = {.m = PROBE_M, .n = PROBE_N, .k = PROBE_K, .lda = PROBE_K, .ldb = PROBE_K, .bf16 = bf16, .transpose_b = 1};
-    const Gemm *gemm;
-    *independent = false;
-    TRY(gemm_prepare(cache, shape, &gemm));
-    if (!gemm) return STATUS_OK; /* it would be widened, with kernels for fp32 */
-    int error = gemm_run(cache, gemm, 0, a, b, all);
-    bool equal = true;
-    for (size_t i = 0; i < sizeof fewer / sizeof *fewer && !error; ++i) {
-        shape.m = fewer[i];
-        TRY(gemm_prepare(cache, shape, &gemm));
-        if (!gemm) return STATUS_OK;
-        error = gemm_run(cache, gemm, 0, a, b, some);
-        equal = equal && memcmp(all, some, (size_t)(fewer[i] * PROBE_N) * sizeof *some) == 0;
-    }
-    if (error) FAIL("oneDNN error %d while comparing products", error);
-    *independent = equal;
     return STATUS_OK;
 }
 
-static Status rows_are_independent(Device *device, bool bf16, bool *out) {
-    CpuContext *context = cpu_context(device);
-    int *known = &context->rows_independent[bf16];
-    bool independent;
-    if (*known == 0) {
-        TRY(probe_rows(context->matmul, bf16, cpu_workspace(device, 0), &independent));
-        *known = independent ? 1 : -1;
+/* Bits of oneDNN's products of these numbers of rows against those of the first rows of its product of PROBE_M rows. */
+static Status same_bits(const Probe *p, const int64_t *rows, size_t count, bool *same) {
+    for (size_t i = 0; i < count && *same; ++i) {
+        GemmShape shape = p->shape;
+        const Gemm *gemm;
+        shape.m = rows[i];
+        TRY(gemm_prepare(p->cache, shape, &gemm));
+        if (!gemm) {
+            *same = false;
+            return STATUS_OK;
+        }
+        int error = gemm_run(p->cache, gemm, 0, p->a, p->b, p->some);
+        if (error) FAIL("oneDNN error %d while comparing products", error);
+        *same = memcmp(p->all, p->some, (size_t)(rows[i] * PROBE_N) * sizeof *p->some) == 0;
     }
-    *out = *known > 0;
+    return STATUS_OK;
+}
+
+/* The order of sums by which few_rows may follow oneDNN. */
+static bool chain_of(bool bf16, Chain *chain) {
+    *chain = bf16 ? CHAIN_PAIRS : CHAIN_F32;
+#if defined(__AVX512F__)
+    return !bf16 || __builtin_cpu_supports("avx512bf16");
+#else
+    return !bf16;
+#endif
+}
+
+static Status probe_rows(MatmulCache *cache, bool bf16, float *workspace, RowKernels *out) {
+    /* Odd and even, and longer than any block of k. */
+    static const int64_t lengths[] = {601, 1024, PROBE_MOST_K}, few[] = {1, 2, 3, FEW_ROWS}, many[] = {FEW_ROWS + 1, 17, 33};
+    Chain chain;
+    bool chained = chain_of(bf16, &chain), library = true, fewest = true;
+    for (size_t i = 0; i < sizeof lengths / sizeof *lengths && library; ++i) {
+        Probe p;
+        const Gemm *gemm;
+        TRY(probe_open(&p, cache, bf16, lengths[i], workspace));
+        TRY(gemm_prepare(cache, p.shape, &gemm));
+        library = gemm; /* else it would be widened, with kernels for fp32 */
+        if (!gemm) break;
+        int error = gemm_run(cache, gemm, 0, p.a, p.b, p.all);
+        if (error) FAIL("oneDNN error %d while comparing products", error);
+        TRY(same_bits(&p, many, sizeof many / sizeof *many, &library));
+        TRY(same_bits(&p, few, sizeof few / sizeof *few, &fewest));
+        for (int64_t m = 1; m <= FEW_ROWS && chained; ++m) {
+            few_rows(chain, p.some, p.a, p.shape.lda, p.b, p.shape.ldb, m, PROBE_N, p.shape.k);
+            chained = memcmp(p.all, p.some, (size_t)(m * PROBE_N) * sizeof *p.some) == 0;
+        }
+    }
+    *out = library && chained ? ROWS_CHAINED : library && fewest ? ROWS_LIBRARY : ROWS_OWN;
+    return STATUS_OK;
+}
+
+static Status row_kernels(Device *device, bool bf16, RowKernels *out) {
+    CpuContext *context = cpu_context(device);
+    if (context->rows[bf16] == ROWS_UNKNOWN)
+        TRY(probe_rows(context->matmul, bf16, cpu_workspace(device, 0), &context->rows[bf16]));
+    *out = context->rows[bf16];
     return STATUS_OK;
 }
 
@@ -226,7 +274,9 @@ static Status run(Device *device, const Product *p) {
         t.last_n = t.column + t.n == p->n;
         int thread = omp_get_thread_num(), error;
         float *tile = cpu_workspace(device, thread);
-        if (p->staging == OWN)
+        if (p->staging == FEW)
+            error = few_tile(p, &t, tile);
+        else if (p->staging == OWN)
             error = own_tile(p, &t, tile);
         else if (p->staging != DIRECT)
             error = staged_tile(p, &t, thread, tile);
@@ -282,9 +332,15 @@ Status cpu_matmul_strided(Device *device, Tensor c, Tensor a, int64_t lda, bool 
     choose_tiles(&p);
     matmul_cache_trim(p.cache);
     if (!transpose_a && transpose_b) { /* a layer's forward pass */
-        bool independent;
-        TRY(rows_are_independent(device, p.bf16, &independent));
-        if (!independent) {
+        RowKernels kernels;
+        TRY(row_kernels(device, p.bf16, &kernels));
+        if (kernels != ROWS_LIBRARY && p.m <= FEW_ROWS) {
+            p.staging = FEW;
+            p.chain = !p.bf16 ? CHAIN_F32 : kernels == ROWS_OWN ? CHAIN_BF16 : CHAIN_PAIRS;
+            p.tile_n = minimum(FEW_ROWS_COLUMNS, p.n);
+            return run(device, &p);
+        }
+        if (kernels == ROWS_OWN) {
             p.staging = OWN;
             return run(device, &p);
         }
