@@ -1,6 +1,6 @@
 """Writes every golden of tests/parity/data from fixed seeds: python make_goldens.py [--output DIR] [CASE ...]
 
-Cases: tied_h64 untied_h128 untied_h64 (model_cases.py), adamw train20 (training_cases.py), loss_terms (loss_cases.py). README.md describes the files.
+Cases: tied_h64 untied_h128 untied_h64 (model_cases.py), adamw train20 (training_cases.py), loss_terms (loss_cases.py), adamem_film adamem_nested adamem_prefix_kv (adamem_cases.py). README.md describes the files.
 """
 
 import argparse
@@ -14,12 +14,13 @@ import safetensors
 import torch
 import transformers
 
+import adamem_cases
 import loss_cases
 import model_cases
 import training_cases
 
 DATA = pathlib.Path(__file__).resolve().parent / "data"
-CASES = {**model_cases.CASES, **training_cases.CASES, **loss_cases.CASES}  # in this order: the last two use the model of tied_h64
+CASES = {**model_cases.CASES, **training_cases.CASES, **loss_cases.CASES, **adamem_cases.CASES}  # in this order: train20 and loss_terms use the model of tied_h64
 
 
 def versions():
