@@ -103,6 +103,7 @@ static void tell_totals(const SummaryTotals *t) {
              (long long)t->documents, (long long)t->document_tokens, (long long)t->prompts, (long long)t->levels,
              (long long)t->new_tokens, t->seconds, t->seconds > 0 ? (double)t->new_tokens / t->seconds : 0.0);
     if (t->empty > 0) log_warning("%lld documents are empty: so are their summaries", (long long)t->empty);
+    if (t->silent > 0) log_warning("%lld documents have text but an empty summary: the model wrote none", (long long)t->silent);
     if (t->cut > 0)
         log_warning("%lld summaries were cut, because a level did not shrink by a quarter: fewer --max-new-tokens or larger "
                     "--chunk-tokens avoid it",

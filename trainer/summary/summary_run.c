@@ -147,6 +147,7 @@ static Status end_group(Run *run) {
             TRY(text_append(&run->out->intermediate, document->intermediate.data, document->intermediate.length));
         ++totals->documents;
         totals->empty += document->level == 0;
+        totals->silent += document->level > 0 && document->summary.length == 0;
         totals->document_tokens += document->document_tokens;
         totals->cut += document->cut;
         if (document->level > totals->levels) totals->levels = document->level;

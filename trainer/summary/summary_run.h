@@ -20,7 +20,8 @@ typedef struct SummaryRunSettings {
 enum { SUMMARY_CHUNK_TOKENS = 2048, SUMMARY_GROUP_TOKENS = 1 << 22 };
 
 typedef struct SummaryTotals {
-    int64_t documents, empty, document_tokens, prompts, levels, new_tokens, cut, unfinished;
+    int64_t documents, empty, silent; /* silent: an empty summary of a document with text */
+    int64_t document_tokens, prompts, levels, new_tokens, cut, unfinished;
     double seconds;
 } SummaryTotals;
 
