@@ -8,3 +8,13 @@ foreach(name parity loss steps invariance rules export)
   # More threads than cores must not spin.
   set_tests_properties(parity_${name} PROPERTIES LABELS parity TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
 endforeach()
+
+# AdaMem against float64 PyTorch, and what must hold of it.
+foreach(name adamem)
+  add_executable(test_${name} ${CMAKE_CURRENT_LIST_DIR}/test_${name}.c ${CMAKE_CURRENT_LIST_DIR}/golden.c
+                              ${CMAKE_CURRENT_LIST_DIR}/adamem_rig.c)
+  target_link_libraries(test_${name} PRIVATE adamem_model deps::cmocka m)
+  target_compile_definitions(test_${name} PRIVATE PARITY_DATA="${CMAKE_CURRENT_LIST_DIR}/data")
+  add_test(NAME parity_${name} COMMAND test_${name})
+  set_tests_properties(parity_${name} PROPERTIES LABELS parity TIMEOUT 300 ENVIRONMENT OMP_WAIT_POLICY=passive)
+endforeach()
