@@ -14,7 +14,7 @@ Status cpu_cache_append(Device *device, Tensor cache, Tensor x, const int32_t *s
     int64_t tokens = x.shape[0];
     if (tokens == 0) return STATUS_OK;
     size_t row_bytes = tensor_bytes(x) / (size_t)tokens;
-#pragma omp parallel for schedule(static) num_threads(device->threads) if (tokens > 16)
+#pragma omp parallel for schedule(static) num_threads(device->threads) if (tensor_elements(x) > SERIAL_ELEMENTS)
     for (int64_t t = 0; t < tokens; ++t)
         memcpy((char *)cache.data + (size_t)slots[t] * row_bytes, (const char *)x.data + (size_t)t * row_bytes, row_bytes);
     return STATUS_OK;
@@ -141,9 +141,13 @@ Status cpu_attention_cached(Device *device, Arena *scratch, Tensor out, Tensor q
                      .padded = (shape.head_dimension + LANES - 1) / LANES * LANES,
                      .bf16 = q.dtype == DTYPE_BF16};
     cached.direct = !cached.bf16 && cached.padded == shape.head_dimension;
-    int64_t tasks = 0;
-    for (int64_t s = 0; s < layout->sequences; ++s) tasks += pair_blocks(&cached, s) * shape.key_heads;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) if (tasks > 1)
+    int64_t tasks = 0, elements = 0; /* elements: of keys that all tasks read */
+    for (int64_t s = 0; s < layout->sequences; ++s) {
+        int64_t of_sequence = pair_blocks(&cached, s) * shape.key_heads;
+        tasks += of_sequence;
+        elements += of_sequence * layout->host_lengths[s] * shape.head_dimension;
+    }
+#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) if (tasks > 1 && elements > SERIAL_ELEMENTS)
     for (int64_t i = 0; i < tasks; ++i) {
         CachedTask task = find_task(&cached, i);
         run_task(&cached, &task, place_blocks(cpu_workspace(device, omp_get_thread_num())));

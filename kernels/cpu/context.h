@@ -9,6 +9,9 @@ typedef struct MatmulCache MatmulCache; /* kernels/cpu/gemm.h */
 
 /* Block buffers of one thread (attention tiles, matmul output tile); pages are used when touched. */
 enum { WORKSPACE_BYTES = 4 << 20 };
+/* Elements that one thread goes through in less time than several take to come together: a step of generation has many small
+ * ops, and on a busy machine each meeting may cost a time slice. Who computes a row never changes its bits. */
+enum { SERIAL_ELEMENTS = 16384 };
 
 /* Which kernels of a b^T give a row the same bits whatever the number of rows (matmul.c finds out). */
 typedef enum RowKernels {

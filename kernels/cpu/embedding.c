@@ -1,3 +1,4 @@
+#include "kernels/cpu/context.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/vector.h"
 
@@ -5,7 +6,7 @@ Status cpu_embedding_forward(Device *device, Tensor y, Tensor table, Tensor ids)
     int64_t tokens = y.shape[0], width = y.shape[1];
     size_t row_bytes = (size_t)width * dtype_bytes(table.dtype);
     const int32_t *id = ids.data;
-#pragma omp parallel for schedule(static) num_threads(device->threads) if (tokens > 16)
+#pragma omp parallel for schedule(static) num_threads(device->threads) if (tokens * width > SERIAL_ELEMENTS)
     for (int64_t t = 0; t < tokens; ++t)
         memcpy((char *)y.data + (size_t)t * row_bytes, (const char *)table.data + (size_t)id[t] * row_bytes, row_bytes);
     return STATUS_OK;

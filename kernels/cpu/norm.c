@@ -1,3 +1,4 @@
+#include "kernels/cpu/context.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/scratch.h"
@@ -36,7 +37,7 @@ Status cpu_rms_norm_forward(Device *device, Tensor y, Tensor rstd, Tensor sum, T
     int64_t count = rows.shape[0], width = rows.shape[1];
     float *statistics = rstd.data;
     bool bf16 = x.dtype == DTYPE_BF16;
-#pragma omp parallel for schedule(static) num_threads(device->threads) if (count > 1)
+#pragma omp parallel for schedule(static) num_threads(device->threads) if (count * width > SERIAL_ELEMENTS)
     for (int64_t t = 0; t < count; ++t) {
         const void *row = element_at(bf16, x.data, t * width);
         void *row_sum = delta.data ? element_at_mutable(bf16, sum.data, t * width) : NULL;

@@ -1,3 +1,4 @@
+#include "kernels/cpu/context.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/vector.h"
 
@@ -7,7 +8,7 @@
 Status cpu_rope_table(Device *device, Tensor cos_sin, const int32_t *positions, float theta) {
     int64_t tokens = cos_sin.shape[0], width = cos_sin.shape[1], half = width / 2;
     float *table = cos_sin.data;
-#pragma omp parallel for schedule(static) num_threads(device->threads) if (tokens > 1)
+#pragma omp parallel for schedule(static) num_threads(device->threads) if (16 * tokens * width > SERIAL_ELEMENTS)
     for (int64_t i = 0; i < half; ++i) {
         double frequency = pow((double)theta, -2.0 * (double)i / (double)width);
         for (int64_t t = 0; t < tokens; ++t) {
@@ -33,7 +34,7 @@ Status cpu_rope(Device *device, Tensor x, Tensor cos_sin, bool inverse) {
     int64_t tokens = x.shape[0], heads = x.shape[1], width = x.shape[2], half = width / 2;
     bool bf16 = x.dtype == DTYPE_BF16;
     const float *table = cos_sin.data;
-#pragma omp parallel for schedule(static) num_threads(device->threads) if (tokens > 1)
+#pragma omp parallel for schedule(static) num_threads(device->threads) if (tokens * heads * width > SERIAL_ELEMENTS)
     for (int64_t t = 0; t < tokens; ++t) {
         const float *row = table + t * width;
         for (int64_t h = 0; h < heads; ++h)

@@ -1,3 +1,4 @@
+#include "kernels/cpu/context.h"
 #include "kernels/cpu/cpu_ops.h"
 #include "kernels/cpu/vector.h"
 
@@ -14,7 +15,7 @@ ALWAYS_INLINE void forward_range(bool bf16, void *y, const void *gate, const voi
 Status cpu_swiglu_forward(Device *device, Tensor y, Tensor gate, Tensor up) {
     int64_t count = tensor_elements(y);
     bool bf16 = y.dtype == DTYPE_BF16;
-#pragma omp parallel for schedule(static) num_threads(device->threads) if (count > ELEMENTS_PER_TASK)
+#pragma omp parallel for schedule(static) num_threads(device->threads) if (count > SERIAL_ELEMENTS)
     for (int64_t i = 0; i < count; i += ELEMENTS_PER_TASK) {
         int64_t end = count - i < ELEMENTS_PER_TASK ? count : i + ELEMENTS_PER_TASK;
         BY_STORAGE(bf16, forward_range, y.data, gate.data, up.data, i, end);
