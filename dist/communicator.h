@@ -9,6 +9,7 @@
 #include "io/status.h"
 
 #include <stdbool.h>
+#include <stdatomic.h>
 #include <stdint.h>
 
 typedef struct Communicator Communicator;
@@ -26,9 +27,16 @@ typedef struct CommunicatorOps {
     void (*destroy)(Communicator *);
 } CommunicatorOps;
 
+/* What this rank does with the others, for another thread to read at any time (trainer/watchdog.h). */
+typedef struct CommunicatorActivity {
+    _Atomic(const char *) collective; /* the last one that was begun; NULL: none yet. A literal */
+    _Atomic int64_t begun, ended;     /* how many; the same: none is under way */
+} CommunicatorActivity;
+
 struct Communicator {
     const CommunicatorOps *ops;
     int rank, world;
+    CommunicatorActivity activity; /* kept by the MPI one, through which the ranks wait for each other */
     void *context;
 };
 

@@ -24,9 +24,10 @@ struct GradientReduction {
     int scalar_count;
     FixedSum *scalar_sums; /* [scalar_count] */
     int32_t scalar_flag;
-    int64_t *q;     /* exact: [n] device */
-    int32_t *flag;  /* exact: [1] device */
-    Arena *scratch; /* float: of the finiteness check */
+    int32_t wish, answer; /* gradient_reduction_ask */
+    int64_t *q;           /* exact: [n] device */
+    int32_t *flag;        /* exact: [1] device */
+    Arena *scratch;       /* float: of the finiteness check */
     size_t scratch_bytes;
     double *squares; /* float: [1] device */
     void *staging;   /* [STAGING_BYTES] host; NULL where sums need no detour */
@@ -129,6 +130,10 @@ void gradient_reduction_destroy(GradientReduction *r) {
     free(r);
 }
 
+void gradient_reduction_ask(GradientReduction *r, int32_t wish) { r->wish = wish; }
+
+int32_t gradient_reduction_answer(const GradientReduction *r) { return r->answer; }
+
 int64_t gradient_reduction_bytes(const GradientReduction *r) {
     if (r->n == 0) return 0;
     if (r->kind == REDUCTION_EXACT) return r->n * (int64_t)sizeof *r->q + (int64_t)sizeof *r->flag;
@@ -201,13 +206,13 @@ static Status sum_exact(GradientReduction *r, bool finite) {
 }
 
 Status gradient_reduction_finish(GradientReduction *r, double *scalars, bool *finite) {
-    int32_t flags[2] = {0, r->scalar_flag}; /* gradient, scalars */
+    int32_t flags[3] = {0, r->scalar_flag, r->wish}; /* gradient, scalars */
     *finite = false;
     if (r->kind == REDUCTION_FLOAT && r->n > 0)
         TRY(sum_float(r, &flags[0]));
     else if (r->n > 0)
         TRY(device_download(r->device, &flags[0], r->flag, sizeof flags[0]));
-    TRY(r->communicator->ops->max_i32(r->communicator, flags, 2));
+    TRY(r->communicator->ops->max_i32(r->communicator, flags, 3));
     bool all_finite = !flags[0] && !flags[1];
 
     if (r->kind == REDUCTION_EXACT && r->n > 0) TRY(sum_exact(r, all_finite));
@@ -215,6 +220,8 @@ Status gradient_reduction_finish(GradientReduction *r, double *scalars, bool *fi
     for (int i = 0; flags[1] && i < r->scalar_count; ++i) scalars[i] = NAN;
     memset(r->scalar_sums, 0, (size_t)r->scalar_count * sizeof *r->scalar_sums);
     r->scalar_flag = 0;
+    r->wish = 0;
+    r->answer = flags[2];
     *finite = all_finite;
     return STATUS_OK;
 }

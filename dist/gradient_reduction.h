@@ -45,6 +45,10 @@ Status gradient_reduction_finish(GradientReduction *reduction, double *scalars, 
 /* Collective. In place, the exact sum of a few doubles (|x| < 2^10 each, else NaN and *finite false) over ranks: evaluation
  * losses. */
 Status exact_sum(Communicator *communicator, double *values, int count, bool *finite);
+/* A number that travels with the next finish, at no cost; afterwards the largest of all ranks' is the answer, the same on every
+ * rank. 0 until it is set, and again after each finish. */
+void gradient_reduction_ask(GradientReduction *reduction, int32_t wish);
+int32_t gradient_reduction_answer(const GradientReduction *reduction);
 int64_t gradient_reduction_bytes(const GradientReduction *reduction); /* device memory held beside the gradient */
 
 #endif

@@ -45,7 +45,8 @@ typedef struct CheckpointMeta {
     double loss_sum;                                                   /* of the steps since the last log line */
     double loss_cross_entropy_sum, loss_length_sum, loss_coverage_sum; /* its parts; a part that is 0 is not stored */
     int64_t loss_count;
-    char *config; /* the effective configuration as text; owned */
+    int64_t evaluation_pending; /* 1: stopped before the evaluation that this step is due. Stored only when not 0 */
+    char *config;               /* the effective configuration as text; owned */
     char program_version[64];
     char base_fingerprint[65];
     char digest[65]; /* filled by write and read */
@@ -59,9 +60,12 @@ typedef struct CheckpointTensor {
     float *parameter, *exp_avg, *exp_avg_sq; /* caller's memory; the moments both NULL = not stored */
 } CheckpointTensor;
 
+/* Bytes that the file of these tensors takes at most. */
+int64_t checkpoint_bytes(const CheckpointMeta *meta, const CheckpointTensor *tensors, int64_t count);
 /* Writes path atomically; meta->digest and meta->format_version are filled in. STATUS_INVALID for a tensor that cannot be
- * stored (name empty or with '/', given twice, empty shape), else STATUS_FAILED with path and reason (disk full). On any
- * error the temporary file is removed and nothing else touched. */
+ * stored (name empty or with '/', given twice, empty shape), else STATUS_FAILED with path and reason (disk full: noticed
+ * before a byte is written where the file system tells). On any error the temporary file is removed and nothing else touched.
+ * May run on a thread of its own beside readers of HDF5 files. */
 Status checkpoint_write(const char *path, CheckpointMeta *meta, const CheckpointTensor *tensors, int64_t count);
 
 typedef struct Checkpoint Checkpoint;

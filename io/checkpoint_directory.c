@@ -3,6 +3,7 @@
 
 #include "io/buffer.h"
 #include "io/checkpoint_format.h"
+#include "io/fault.h"
 #include "io/file.h"
 #include "io/log.h"
 
@@ -146,6 +147,7 @@ Status checkpoint_rotate(const char *directory, int64_t keep, int64_t best_step)
         if (steps[i] == best_step || i == newest_valid) continue;
         TRY_GOTO(delete_step(directory, steps[i]), done);
         --remaining;
+        fault_point("rotation");
     }
 done:
     free(steps);

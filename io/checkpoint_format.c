@@ -26,6 +26,7 @@ const MetaField checkpoint_meta_fields[] = {
     INTEGER(cursor),
     STRING(digest),
     REAL(epoch),
+    {"evaluation_pending", META_INTEGER, offsetof(CheckpointMeta, evaluation_pending), sizeof(int64_t), true},
     INTEGER(format_version),
     INTEGER(loss_count),
     OPTIONAL_REAL(loss_coverage_sum),
@@ -52,7 +53,7 @@ const void *checkpoint_meta_value(const CheckpointMeta *meta, const MetaField *f
 }
 
 bool checkpoint_meta_stored(const CheckpointMeta *meta, const MetaField *field) {
-    return !field->optional || *(const double *)checkpoint_meta_value(meta, field) != 0;
+    return !field->optional || *(const int64_t *)checkpoint_meta_value(meta, field) != 0;
 }
 
 void checkpoint_meta_digest(const CheckpointMeta *meta, char hex[65]) {

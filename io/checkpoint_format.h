@@ -16,7 +16,7 @@ typedef struct MetaField {
     MetaType type;
     size_t offset; /* in CheckpointMeta */
     size_t size;   /* of the array, for META_STRING */
-    bool optional; /* REAL: 0 is not stored, and not in meta_digest */
+    bool optional; /* of 8 bytes: 0 is not stored, and not in meta_digest */
 } MetaField;
 
 /* In order of name: the order of meta_digest. */

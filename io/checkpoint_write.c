@@ -1,9 +1,11 @@
 #include "io/checkpoint_format.h"
+#include "io/fault.h"
 #include "io/file.h"
 #include "io/hdf5_error.h"
 #include "io/hdf5_lock.h"
 #include "io/hdf5_write_driver.h"
 
+#include <errno.h>
 #include <hdf5.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -189,7 +191,9 @@ static Status write_group(const Writer *writer, int index, CheckpointTensor *sor
     TRY_GOTO(create_group(writer, checkpoint_groups[index], &group), done);
     for (int64_t i = 0; i < count; ++i) {
         const float *values = *checkpoint_values(&sorted[i], index);
-        if (values) TRY_GOTO(write_tensor(writer, group, &sorted[i], values), done);
+        if (!values) continue;
+        TRY_GOTO(write_tensor(writer, group, &sorted[i], values), done);
+        hdf5_yield(); /* the loader must not wait for gigabytes */
     }
 done:
     if (group >= 0) H5Gclose(group);
@@ -232,10 +236,44 @@ static Status write_file(Writer *writer, const char *temporary_path, const Check
     status = write_contents(writer, meta, sorted, count);
     herr_t closed = H5Fclose(writer->file);
     if (!status && (closed < 0 || writer->error)) status = write_failure(writer, __LINE__);
-    if (!status) status = file_commit(temporary_path, writer->path);
 done:
     if (status) unlink(temporary_path);
     return status;
+}
+
+/* What HDF5 adds: headers and chunk indices of a data set, and those of the file. */
+#define DATASET_OVERHEAD 2048
+#define FILE_OVERHEAD    65536
+
+int64_t checkpoint_bytes(const CheckpointMeta *meta, const CheckpointTensor *tensors, int64_t count) {
+    int64_t bytes = FILE_OVERHEAD + (meta->config ? (int64_t)strlen(meta->config) : 0);
+    for (int64_t i = 0; i < count; ++i) {
+        hsize_t shape[2], chunk[2], chunks = 1, chunk_bytes = sizeof(float);
+        choose_chunk(&tensors[i], shape, chunk);
+        for (int k = 0; k < tensors[i].dimensions; ++k) {
+            chunks *= (shape[k] + chunk[k] - 1) / chunk[k];
+            chunk_bytes *= chunk[k];
+        }
+        int64_t dataset = DATASET_OVERHEAD + (int64_t)(chunks * (chunk_bytes + 64)); /* 64: checksum, and place in the index */
+        bytes += (tensors[i].exp_avg ? 3 : 1) * dataset;
+    }
+    return bytes;
+}
+
+/* A file system that cannot tell is asked by writing. */
+static Status check_space(const char *path, int64_t needed) {
+    char *directory;
+    int64_t available = INT64_MAX;
+    TRY_ALLOC(directory = strdup(path));
+    char *slash = strrchr(directory, '/');
+    if (slash) slash[slash == directory] = 0;
+    status_free(file_free_space(slash ? directory : ".", &available));
+    free(directory);
+    if (fault_error("space")) available = 0;
+    if (available < needed)
+        FAIL("%s: cannot write the checkpoint: %s: %.1f MB are needed, %.1f MB are free", path, strerror(ENOSPC),
+             (double)needed / 1e6, (double)available / 1e6);
+    return STATUS_OK;
 }
 
 Status checkpoint_write(const char *path, CheckpointMeta *meta, const CheckpointTensor *tensors, int64_t count) {
@@ -247,9 +285,14 @@ Status checkpoint_write(const char *path, CheckpointMeta *meta, const Checkpoint
     TRY_GOTO(text_append_format(&temporary, "%s%s", path, CHECKPOINT_TEMPORARY_SUFFIX), done);
     meta->format_version = CHECKPOINT_FORMAT_VERSION;
     TRY_GOTO(digest_tensors(sorted, count, meta->digest), done);
+    TRY_GOTO(check_space(path, checkpoint_bytes(meta, sorted, count)), done);
+    fault_point("before-write");
     hdf5_lock();
     status = write_file(&writer, temporary.data, meta, sorted, count);
     hdf5_unlock();
+    /* Syncing takes the longest, and is nothing that HDF5 does. */
+    if (!status) status = file_commit(temporary.data, path);
+    if (!status) fault_file("written", path);
 done:
     text_free(&temporary);
     free(sorted);

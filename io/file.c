@@ -1,5 +1,7 @@
 #include "io/file.h"
 
+#include "io/fault.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -119,8 +121,12 @@ done:
 Status file_commit(const char *temporary_path, const char *path) {
     int descriptor = open(temporary_path, O_RDWR | O_CLOEXEC);
     if (descriptor < 0) return system_error(errno, "open", temporary_path);
-    Status status = fsync(descriptor) ? system_error(errno, "sync", temporary_path) : STATUS_OK;
+    fault_point("before-fsync");
+    int error = fault_error("fsync");
+    if (!error && fsync(descriptor)) error = errno;
+    Status status = error ? system_error(error, "sync", temporary_path) : STATUS_OK;
     if (close(descriptor) && !status) status = system_error(errno, "write", temporary_path);
+    fault_point("before-rename");
     if (!status) status = rename_and_sync(temporary_path, path);
     if (status) unlink(temporary_path);
     return status;
@@ -150,6 +156,7 @@ Status file_replace_link(const char *target, const char *link_path) {
     Text temporary = {0};
     Status status;
     TRY_GOTO(text_append_format(&temporary, "%s.tmp-%ld", link_path, (long)getpid()), done);
+    fault_point("before-link");
     unlink(temporary.data); /* left over from a killed process with our number */
     if (symlink(target, temporary.data)) {
         status = system_error(errno, "make the link", link_path);

@@ -1,5 +1,7 @@
 #include "io/hdf5_write_driver.h"
 
+#include "io/fault.h"
+
 #if H5_VERSION_GE(1, 13, 0)
 #include <H5FDdevelop.h>
 #endif
@@ -88,7 +90,10 @@ static herr_t write_bytes(H5FD_t *base, H5FD_mem_t type, hid_t transfer, haddr_t
     const char *bytes = buffer;
     if (address + size > file->end) file->end = address + size;
     while (size && !*file->error) {
-        ssize_t count = pwrite(file->descriptor, bytes, size, (off_t)address);
+        fault_point("write");
+        int error = fault_error("write");
+        ssize_t count = error ? -1 : pwrite(file->descriptor, bytes, fault_size("write", size), (off_t)address);
+        if (error) errno = error;
         if (count < 0 && errno == EINTR) continue;
         if (count < 0) {
             note_error(file);

@@ -45,6 +45,10 @@ void log_message(LogLevel level, const char *format, ...) {
 
 void log_status(Status status) {
     if (!status) return;
+    if (status_exit_code(status) == STATUS_STOPPED) { /* what was asked for */
+        log_info("%s", status_message(status));
+        return;
+    }
     log_error("%s", status_message(status));
     log_debug("at %s", status_positions(status));
 }

@@ -15,7 +15,7 @@ void log_set_rank(int rank, int world);
 int log_rank(void);
 void log_set_level(LogLevel level);
 void log_message(LogLevel level, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Prints "error: MESSAGE" and, at debug level, the source positions. */
+/* Prints "error: MESSAGE" (of a stop on request MESSAGE, by rank 0) and, at debug level, the source positions. */
 void log_status(Status status);
 /* A line that overwrites itself when standard error is a terminal; printed nowhere else. Rank 0 only. */
 void log_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));

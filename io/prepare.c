@@ -1,6 +1,7 @@
 #include "io/prepare.h"
 
 #include "io/content_hash.h"
+#include "io/fault.h"
 #include "io/file.h"
 #include "io/line_batch.h"
 #include "io/log.h"
@@ -105,6 +106,13 @@ static Status prepare_source(const PrepareSettings *settings, int64_t source, co
     for (*batches = 0; !status; ++*batches) {
         TRY_GOTO(line_batch_read(reader, batch_bytes(settings), PREPARE_BATCH_LINES, &batch), done);
         if (!batch.count) break;
+        if (settings->stop_requested && settings->stop_requested()) {
+            status = status_new(STATUS_STOPPED, __FILE__, __LINE__,
+                                "stopped on request while preparing %s; what is done is kept: start again to go on",
+                                source_name(&settings->sources[source]));
+            break;
+        }
+        fault_point("prepare");
         if (*batches % settings->world == settings->rank)
             status = prepare_batch(settings, source, *batches, format, &batch, directory, key);
     }

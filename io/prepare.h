@@ -25,9 +25,10 @@ typedef struct PrepareSettings {
     int64_t source_count;
     DataFormatSettings format; /* .format is ignored: it is each source's own */
     double max_zero_label_fraction;
-    int threads;        /* 0 = as OpenMP would */
-    int rank, world;    /* of those who call prepare_parts */
-    size_t batch_bytes; /* 0 = PREPARE_BATCH_BYTES; part of the hash */
+    int threads;                  /* 0 = as OpenMP would */
+    int rank, world;              /* of those who call prepare_parts */
+    bool (*stop_requested)(void); /* asked between parts; NULL: never. True: STATUS_STOPPED, the parts that are done stay */
+    size_t batch_bytes;           /* 0 = PREPARE_BATCH_BYTES; part of the hash */
 } PrepareSettings;
 
 typedef struct PrepareCounts {

@@ -2,6 +2,7 @@
 
 #include "io/file.h"
 #include "io/log.h"
+#include "trainer/stop.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -148,6 +149,7 @@ static Status setup(const Options *options, const Tokenizer *tokenizer, const Co
         .threads = (int)threads,
         .rank = communicator->rank,
         .world = communicator->world,
+        .stop_requested = stop_requested,
     };
     TRY(data_settings(options, tokenizer, validation, &p->settings.format));
     TRY(cache_root(options, &p->root));

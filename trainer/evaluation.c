@@ -1,9 +1,12 @@
 #include "trainer/evaluation.h"
 
 #include "dist/gradient_reduction.h"
+#include "io/fault.h"
 #include "trainer/batch_stream.h"
 #include "trainer/clock.h"
 #include "trainer/ranks.h"
+#include "trainer/stop.h"
+#include "trainer/watchdog.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,6 +18,9 @@ static Status run_micro_batches(Session *session, const Objective *objective, Ba
         PackedBatch packed;
         DeviceBatch *ready; /* none: an evaluation shares the session's batch, and takes no memory of its own */
         double loss = 0;
+        watchdog_beat(session->watchdog);
+        fault_point("evaluation");
+        TRY(stop_check("in an evaluation"));
         TRY(batch_stream_take(stream, &packed, &ready, &waited));
         ObjectiveInput input = {.batch = &packed, .label_tokens = batch->label_tokens};
         Status status = objective->forward(session, &input, &loss);

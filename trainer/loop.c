@@ -2,26 +2,37 @@
 #include "trainer/loop.h"
 
 #include "dist/gradient_reduction.h"
+#include "io/fault.h"
 #include "io/file.h"
 #include "io/log.h"
 #include "trainer/batch_stream.h"
 #include "trainer/clock.h"
 #include "trainer/evaluation.h"
+#include "trainer/goodput.h"
 #include "trainer/matmul_table.h"
 #include "trainer/optimizer.h"
 #include "trainer/performance.h"
 #include "trainer/prediction.h"
 #include "trainer/progress.h"
 #include "trainer/ranks.h"
+#include "trainer/saver.h"
+#include "trainer/state_snapshot.h"
+#include "trainer/stop.h"
+#include "trainer/straggler.h"
 #include "trainer/training_state.h"
+#include "trainer/watchdog.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* Steps in a row without a finite gradient after which the run is given up. */
 #define MAX_CONSECUTIVE_SKIPS 5
+
+/* What a rank wishes at the end of a step; the greatest of all ranks' is done by all. */
+enum { REQUEST_NONE, REQUEST_SAVE, REQUEST_STOP };
 
 typedef struct Loop {
     Session *session;
@@ -34,7 +45,11 @@ typedef struct Loop {
     Progress *progress;
     Predictor *predictor; /* NULL: evaluations do not generate */
     TrainingState state;
-    int64_t saved_step; /* of the newest checkpoint of this process; -1 none */
+    Saver *saver;
+    Straggler straggler;
+    Goodput goodput;
+    int64_t saved_step; /* of the newest checkpoint that this process has begun; -1 none */
+    char *save_now;     /* rank 0: the file whose presence asks for a checkpoint; NULL elsewhere */
 } Loop;
 
 /* One that the device works on, or whose loss is still to be read. */
@@ -66,9 +81,11 @@ static Status issue_micro_batch(Loop *loop, const StepBatch *batch, IssuedBatch 
         TRY(answer_batch_build(loop->data->terms, &micro->packed, &micro->answers));
         micro->input.answers = &micro->answers;
     }
+    fault_samples(micro->packed.samples, micro->packed.sequences);
     TRY(device_batch_use(micro->input.ready));
     TRY(loop->objective->forward(session, &micro->input, NULL));
     TRY(tape_backward(session->tape));
+    fault_values("gradient", session->parameters->gradient.data, tensor_elements(session->parameters->gradient));
     TRY(device_batch_done(micro->input.ready));
     return gradient_reduction_add(loop->reduction, NULL);
 }
@@ -120,20 +137,34 @@ static Status apply_update(Loop *loop, bool finite, StepReport *report) {
     return clear_gradient(loop->session->parameters);
 }
 
+static int32_t own_request(const Loop *loop) {
+    if (stop_requested()) return REQUEST_STOP;
+    return loop->save_now && file_exists(loop->save_now) ? REQUEST_SAVE : REQUEST_NONE;
+}
+
+/* Rank 0 may still be writing an earlier checkpoint when it comes to save: the others wait for it in the next step. */
+static double patience(const Loop *loop) { return loop->saved_step == loop->state.step ? WATCHDOG_LONG : WATCHDOG_STEP; }
+
 /* One global batch: micro-batches, reduction, update. */
 static Status train_step(Loop *loop, StepBatch *batch, StepReport *report) {
     TrainingState *state = &loop->state;
     bool finite;
     double start = clock_seconds(), sums[STEP_SUMS] = {0};
     *report = (StepReport){.batch = batch};
+    watchdog_step(loop->session->watchdog, state->step + 1, patience(loop));
+    fault_set_step(state->step + 1);
+    fault_point("step");
     TRY(batch_stream_next(loop->stream, batch));
     Status status = run_micro_batches(loop, batch, &report->data_seconds);
     double reduce = clock_seconds();
+    report->busy_seconds = reduce - start;
+    gradient_reduction_ask(loop->reduction, own_request(loop));
     /* A rank that failed must not leave the others waiting, nor wait until they have computed what is in vain. */
     TRY(communicator_agree_within(loop->session->communicator, status, FAILED_RANK_SECONDS));
     TRY(gradient_reduction_finish(loop->reduction, sums, &finite));
     report->loss = sums[SUM_LOSS];
     report->parts = (LossParts){sums[SUM_CROSS_ENTROPY], sums[SUM_LENGTH], sums[SUM_COVERAGE]};
+    report->request = gradient_reduction_answer(loop->reduction);
     report->comm_seconds = clock_seconds() - reduce;
     TRY(apply_update(loop, finite, report));
     ++state->step;
@@ -143,23 +174,32 @@ static Status train_step(Loop *loop, StepBatch *batch, StepReport *report) {
     return STATUS_OK;
 }
 
-static Status step_and_report(Loop *loop) {
+static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+
+/* *request: what the ranks agreed on in this step. */
+static Status step_and_report(Loop *loop, int32_t *request) {
     TrainingState *state = &loop->state;
     StepBatch batch;
     StepReport report;
     TRY(train_step(loop, &batch, &report));
+    *request = report.request;
+    report.checkpoint_seconds = saver_take_stall(loop->saver);
+    goodput_add_step(&loop->goodput, report.step_seconds);
     TRY(progress_step(loop->progress, state, &report));
+    bool logging = due(state->step, loop->session->options->training.logging_steps);
+    TRY(straggler_step(&loop->straggler, report.busy_seconds, batch.micro_batches, logging));
     if (!report.skipped) return STATUS_OK;
     log_info("step %lld: the gradient is not finite; update skipped (%lld in a row)", (long long)state->step,
              (long long)state->consecutive_skips);
     return progress_event(loop->progress, state, "skipped", "non-finite gradient");
 }
 
-static Status save(Loop *loop, bool best) {
-    if (loop->saved_step == loop->state.step && !best) return STATUS_OK;
-    TRY(training_state_save(loop->session, &loop->state, best));
+static void save(Loop *loop, bool best) {
+    if (loop->saved_step == loop->state.step && !best) return;
+    watchdog_section(loop->session->watchdog, "saving", WATCHDOG_LONG);
+    saver_save(loop->saver, &loop->state, best);
+    if (loop->session->communicator->rank == 0) goodput_keep(&loop->goodput, loop->state.step);
     loop->saved_step = loop->state.step;
-    return STATUS_OK;
 }
 
 static bool out_of_patience(const Loop *loop) {
@@ -190,7 +230,7 @@ static Status take_evaluation(Loop *loop, const EvaluationResult *result, const 
         ++state->patience;
     }
     TRY(progress_evaluation(loop->progress, state, result, best, loop->predictor, predictions));
-    if (best) TRY(save(loop, true));
+    if (best) save(loop, true);
     *stop = out_of_patience(loop);
     if (*stop) {
         log_info("stopping early: %lld evaluations without a better %s than %.4f at step %lld", (long long)state->patience, name,
@@ -207,31 +247,78 @@ static Status evaluate(Loop *loop, bool *stop) {
     TRY(evaluate_loss(loop->session, loop->objective, loop->data->validation, loop->session->options->evaluation.max_samples,
                       &result));
     if (loop->predictor) TRY(predictor_run(loop->predictor, "predictions", &predictions));
+    loop->state.evaluation_pending = 0;
     Status status = take_evaluation(loop, &result, &predictions, stop);
     predictions_free(&predictions);
     return status;
 }
 
-static bool due(int64_t step, int64_t every) { return every > 0 && step % every == 0; }
+/* A request to stop does not wait for the end of an evaluation; it is made up for when the run goes on. */
+static Status evaluate_unless_stopped(Loop *loop, int32_t *request, bool *stop) {
+    if (*request == REQUEST_STOP) return STATUS_OK;
+    watchdog_section(loop->session->watchdog, "evaluation", WATCHDOG_LONG);
+    Status status = evaluate(loop, stop);
+    if (status_exit_code(status) != STATUS_STOPPED) return status;
+    status_free(status);
+    *request = REQUEST_STOP;
+    return STATUS_OK;
+}
+
+/* Collective. What was asked for is done when the checkpoint is safe, and all ranks know it. */
+static Status stop_run(Loop *loop) {
+    save(loop, false);
+    TRY(saver_finish(loop->saver));
+    char when[128];
+    snprintf(when, sizeof when, "after step %lld; the checkpoint is written: start again to go on", (long long)loop->state.step);
+    Status own = stop_check(when);
+    if (!own) own = status_new(STATUS_STOPPED, __FILE__, __LINE__, "stopped on request (another rank was asked) %s", when);
+    return status_mark_shared(own);
+}
+
+static void take_save_now(Loop *loop) {
+    if (loop->save_now && unlink(loop->save_now) != 0) { /* it would ask again after every step */
+        log_warning("%s: cannot be removed, and is not looked at any more", loop->save_now);
+        free(loop->save_now);
+        loop->save_now = NULL;
+    }
+    log_info("step %lld: saving on request", (long long)loop->state.step);
+    save(loop, false);
+}
+
+/* Evaluation and checkpoints that the present step is due, and what was asked for. *stop: no more steps. */
+static Status between_steps(Loop *loop, int32_t request, bool *stop) {
+    TrainingState *state = &loop->state;
+    const TrainingOptions *training = &loop->session->options->training;
+    bool last = state->step == loop->plan->total_steps;
+    state->evaluation_pending =
+        loop->data->validation && (due(state->step, training->eval_steps) || (last && training->eval_steps > 0));
+    if (state->evaluation_pending) TRY(evaluate_unless_stopped(loop, &request, stop));
+    bool finished = (last || *stop) && !state->evaluation_pending;
+    if (request == REQUEST_STOP && !finished) return stop_run(loop);
+    if (request == REQUEST_SAVE) take_save_now(loop);
+    bool good = state->consecutive_skips == 0; /* else the weights are on their way to divergence: keep the last good file */
+    if (finished || (good && due(state->step, training->save_steps))) save(loop, false);
+    return STATUS_OK;
+}
 
 static Status run_steps(Loop *loop) {
     TrainingState *state = &loop->state;
-    const TrainingOptions *training = &loop->session->options->training;
+    int32_t request = REQUEST_NONE;
     matmul_table_watch(loop->session, true);
     bool stop = out_of_patience(loop); /* a run that stopped early stays stopped when it is started again */
+    if (state->evaluation_pending) {
+        loop->saved_step = -1; /* what it found belongs into this step's checkpoint */
+        TRY(between_steps(loop, request, &stop));
+    }
     while (state->step < loop->plan->total_steps && !stop) {
-        TRY(step_and_report(loop));
+        TRY(step_and_report(loop, &request));
         if (state->consecutive_skips >= MAX_CONSECUTIVE_SKIPS)
             return status_mark_shared(status_new(STATUS_DIVERGED, __FILE__, __LINE__,
                                                  "training diverged: %d steps in a row without a finite gradient, the last at "
                                                  "step %lld; lower training.learning_rate and start again from the last "
                                                  "checkpoint",
                                                  MAX_CONSECUTIVE_SKIPS, (long long)state->step));
-        bool last = state->step == loop->plan->total_steps;
-        if (loop->data->validation && (due(state->step, training->eval_steps) || (last && training->eval_steps > 0)))
-            TRY(evaluate(loop, &stop));
-        bool good = state->consecutive_skips == 0; /* else the weights are on their way to divergence: keep the last good file */
-        if (last || stop || (good && due(state->step, training->save_steps))) TRY(save(loop, false));
+        TRY(between_steps(loop, request, &stop));
     }
     return STATUS_OK;
 }
@@ -321,19 +408,28 @@ static Status open_run(Loop *loop, const char *resume) {
     Session *session = loop->session;
     bool found = false;
     double rate = 0;
+    TRY(saver_create(session, &loop->saver));
+    loop->straggler = (Straggler){.launch = session->launch, .communicator = session->communicator};
+    if (session->communicator->rank == 0) TRY(path_join(session->options->run.output_dir, "save_now", &loop->save_now));
     if (session->options->training.predict_with_generate) TRY(predictor_open(session, &loop->predictor));
     TRY(training_state_resume(session, resume, &loop->state, &found));
     loop->saved_step = found && strcmp(resume, "auto") == 0 ? loop->state.step : -1;
     if (found) log_info("continuing from step %lld", (long long)loop->state.step);
+    watchdog_section(session->watchdog, "first steps", WATCHDOG_LONG);
     TRY(open_steps(loop));
     TRY(performance_matrix_rate(session->device, session->arena, session->parameters->dtype, &rate));
     if (session->communicator->rank == 0) TRY(write_config(session->options));
     if (session->communicator->rank == 0) TRY(matmul_table_keep(session));
+    if (session->communicator->rank == 0)
+        TRY(goodput_open(session->options->run.output_dir, session->started, found ? loop->state.step : 0, &loop->goodput));
     TRY(progress_open(session, loop->plan, found ? loop->state.step : -1, rate, &loop->progress));
     return restore_window(loop);
 }
 
 static void close_loop(Loop *loop) {
+    watchdog_section(loop->session->watchdog, "end", WATCHDOG_LONG);
+    saver_destroy(loop->saver);
+    free(loop->save_now);
     progress_close(loop->progress);
     predictor_close(loop->predictor);
     status_free(device_synchronize(loop->session->device)); /* of a device that is lost nothing is awaited */
@@ -350,12 +446,26 @@ static Status report_memory(const Session *session) {
     return STATUS_OK;
 }
 
+/* Rank 0. The best one may have been lost to a disk that was full at the time. */
+static bool has_best(const Options *options, int64_t step) {
+    char *path;
+    Status status = checkpoint_path(options->run.output_dir, step, &path);
+    bool there = !status && file_exists(path);
+    if (!status) free(path);
+    status_free(status);
+    if (!there) log_warning("the best checkpoint, of step %lld, is not there: the last one is taken", (long long)step);
+    return there;
+}
+
 /* final.h5: the checkpoint to export. */
 static Status finish(Loop *loop) {
     const Options *options = loop->session->options;
+    const Communicator *communicator = loop->session->communicator;
+    TRY(saver_finish(loop->saver));
     bool best = options->training.load_best_model_at_end && loop->state.best_step >= 0;
+    if (best && communicator->rank == 0) best = has_best(options, loop->state.best_step);
     int64_t step = best ? loop->state.best_step : loop->state.step;
-    Status status = loop->session->communicator->rank == 0 ? training_state_point_final(options, step) : STATUS_OK;
+    Status status = communicator->rank == 0 ? state_snapshot_point_final(options->run.output_dir, step) : STATUS_OK;
     TRY(communicator_agree(loop->session->communicator, status));
     TRY(report_memory(loop->session));
     log_info("done after %lld steps; final.h5 is step %lld%s%s%s", (long long)loop->state.step, (long long)step,
@@ -363,11 +473,21 @@ static Status finish(Loop *loop) {
     return STATUS_OK;
 }
 
+/* Also of a run that failed or was stopped. */
+static void report_goodput(Loop *loop) {
+    if (loop->session->communicator->rank != 0) return;
+    goodput_keep(&loop->goodput, loop->state.step);
+    goodput_print(&loop->goodput);
+}
+
 Status train_run(Session *session, TrainingData *data, const Plan *plan, const char *resume) {
     Loop loop = {.session = session, .data = data, .plan = plan, .state = training_state_new()};
     Status status = communicator_agree(session->communicator, session_explain_memory(session, open_run(&loop, resume)));
+    if (!status) status = stop_agree(session->communicator, "before the first step; nothing is lost: start again to go on");
+    bool began = !status;
     if (!status) status = run_steps(&loop);
     if (!status) status = finish(&loop);
+    if (began) report_goodput(&loop);
     close_loop(&loop);
     return status;
 }

@@ -12,7 +12,7 @@
 
 /* Sums since the last log line. */
 typedef struct Window {
-    double seconds, data_seconds, comm_seconds, flops;
+    double seconds, data_seconds, comm_seconds, checkpoint_seconds, flops;
     int64_t steps, tokens, label_tokens;
     int64_t earlier_tokens, earlier_label_tokens; /* since that line too, but of the process before: counted, not timed */
 } Window;
@@ -86,6 +86,7 @@ static Status fill_step(const Progress *progress, const TrainingState *state, co
     TRY(json_value_set_number(object, "step_seconds", w->seconds / steps));
     TRY(json_value_set_number(object, "data_seconds", w->data_seconds / steps));
     TRY(json_value_set_number(object, "comm_seconds", w->comm_seconds / steps));
+    TRY(json_value_set_number(object, "checkpoint_seconds", w->checkpoint_seconds / steps));
     return json_value_set_integer(object, "memory_bytes", performance_peak_memory());
 }
 
@@ -118,6 +119,7 @@ Status progress_step(Progress *progress, TrainingState *state, const StepReport 
     w->seconds += report->step_seconds;
     w->data_seconds += report->data_seconds;
     w->comm_seconds += report->comm_seconds;
+    w->checkpoint_seconds += report->checkpoint_seconds;
     w->flops += performance_model_flops(&progress->session->config, report->batch->tokens, report->batch->squared_lengths);
     w->tokens += report->batch->tokens;
     w->label_tokens += report->batch->label_tokens;

@@ -17,7 +17,10 @@ typedef struct StepReport {
     double loss, grad_norm, learning_rate;
     LossParts parts; /* of the loss; zero where it is cross-entropy alone */
     double step_seconds, data_seconds, comm_seconds;
-    bool skipped; /* not finite: no update */
+    double busy_seconds;       /* in which this rank computed, or waited for data */
+    double checkpoint_seconds; /* for which saving held up this rank, since the step before */
+    int32_t request;           /* what the ranks agreed on in this step (loop.c) */
+    bool skipped;              /* not finite: no update */
 } StepReport;
 
 /* resume_step -1: a new run. matrix_rate: FLOP/s, for MFU; 0 leaves it out. */

@@ -2,6 +2,7 @@
 
 #include "io/log.h"
 #include "trainer/ranks.h"
+#include "trainer/stop.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -84,6 +85,7 @@ static Status keep_result(void *context, int64_t index, const GenerationResult *
     TRY(text_append(&share->records, (const char *)&header, sizeof header));
     TRY(append_padded(&share->records, result->ids, (size_t)result->count * sizeof *result->ids));
     TRY(append_padded(&share->records, result->refusal, refusal));
+    TRY(stop_check("while generating")); /* of a training run; elsewhere nobody listens */
     if (share->progress) log_progress("%s %lld of %lld", share->progress, (long long)++share->done, (long long)share->total);
     return STATUS_OK;
 }

@@ -150,7 +150,12 @@ static Status connect_devices(Session *session) {
 
 Status session_open(const Options *options, const Launch *launch, Communicator *communicator, SessionSettings settings,
                     Session *out) {
-    *out = (Session){.options = options, .launch = launch, .communicator = communicator, .run_directory = settings.run_directory};
+    *out = (Session){.options = options,
+                     .launch = launch,
+                     .communicator = communicator,
+                     .run_directory = settings.run_directory,
+                     .watchdog = settings.watchdog,
+                     .started = settings.started};
     Status status = communicator_agree(communicator, session_explain_memory(out, open_parts(out, settings)));
     if (!status) status = open_memory(out, settings);
     if (!status && settings.training) status = connect_devices(out);

@@ -9,6 +9,7 @@
 #include "model/decoder.h"
 #include "trainer/options.h"
 #include "trainer/plan.h"
+#include "trainer/watchdog.h"
 
 typedef struct Session {
     const Options *options;
@@ -29,6 +30,8 @@ typedef struct Session {
     Decoder *decoder;
     LoraRankRule *rules;
     DeviceBatch batch;
+    Watchdog *watchdog;        /* NULL: none. Borrowed */
+    double started;            /* clock_seconds() of the process, for goodput */
     const char *run_directory; /* that keeps the matmul plans; NULL: none does */
     Text matmul_table;         /* of rank 0 (matmul_table.h) */
     bool matmul_table_is_new;  /* the run directory does not have it yet */
@@ -40,6 +43,8 @@ typedef struct SessionSettings {
     bool training;             /* allocate gradients and moments */
     bool random_weights;       /* no weights file is read: bench */
     const char *run_directory; /* read by rank 0 for what it keeps, NULL: none; must outlive the session */
+    Watchdog *watchdog;        /* borrowed; NULL: none */
+    double started;            /* clock_seconds() of the process */
     const char *adapter;       /* PEFT directory to load, NULL: lora.init_from, or a new adapter */
 } SessionSettings;
 

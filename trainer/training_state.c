@@ -54,95 +54,6 @@ static Status host_arrays_put(const Parameters *p, const HostArrays *arrays) {
     return device_upload(p->device, p->exp_avg_sq.data, arrays->exp_avg_sq, tensor_bytes(p->exp_avg_sq));
 }
 
-static CheckpointTensor tensor_of(const Parameter *parameter, const HostArrays *arrays) {
-    return (CheckpointTensor){.name = parameter->name,
-                              .dimensions = parameter->dimensions,
-                              .shape = {parameter->shape[0], parameter->shape[1], 1, 1},
-                              .parameter = arrays->master + parameter->offset,
-                              .exp_avg = arrays->exp_avg ? arrays->exp_avg + parameter->offset : NULL,
-                              .exp_avg_sq = arrays->exp_avg_sq ? arrays->exp_avg_sq + parameter->offset : NULL};
-}
-
-static Status write_checkpoint(const Session *session, const char *path, CheckpointMeta *meta) {
-    const Parameters *p = session->parameters;
-    HostArrays arrays;
-    CheckpointTensor *tensors;
-    TRY_ALLOC(tensors = calloc((size_t)p->count, sizeof *tensors));
-    Status status = host_arrays_take(p, &arrays);
-    if (status) {
-        free(tensors);
-        return status;
-    }
-    int64_t count = 0;
-    for (int64_t i = 0; i < p->count; ++i)
-        if (p->items[i]->trainable) tensors[count++] = tensor_of(p->items[i], &arrays);
-    status = checkpoint_write(path, meta, tensors, count);
-    host_arrays_free(&arrays);
-    free(tensors);
-    return status;
-}
-
-static Status fill_meta(const Session *session, const TrainingState *state, CheckpointMeta *meta) {
-    Text config = {0};
-    *meta = (CheckpointMeta){.step = state->step,
-                             .updates = state->updates,
-                             .epoch = state->epoch,
-                             .cursor = state->epoch_cursor,
-                             .seed = session->options->run.seed,
-                             .world_size = session->communicator->world,
-                             .threads = session->device->threads,
-                             .best_metric = state->best_metric,
-                             .best_step = state->best_step,
-                             .patience = state->patience,
-                             .consecutive_skips = state->consecutive_skips,
-                             .loss_sum = state->loss_sum,
-                             .loss_cross_entropy_sum = state->part_sums.cross_entropy,
-                             .loss_length_sum = state->part_sums.length,
-                             .loss_coverage_sum = state->part_sums.coverage,
-                             .loss_count = state->loss_count};
-    snprintf(meta->backend, sizeof meta->backend, "%s", session->device->kind == BACKEND_CUDA ? "cuda" : "cpu");
-    snprintf(meta->program_version, sizeof meta->program_version, "%s", version_text());
-    snprintf(meta->base_fingerprint, sizeof meta->base_fingerprint, "%s", session->base_fingerprint);
-    TRY(options_text(session->options, &config));
-    meta->config = config.data; /* owned by meta now */
-    return STATUS_OK;
-}
-
-static Status point_link(const char *directory, const char *link, const char *target) {
-    char *path;
-    TRY(path_join(directory, link, &path));
-    Status status = file_replace_link(target, path);
-    free(path);
-    return status;
-}
-
-static Status save_on_rank_0(const Session *session, const TrainingState *state, bool best) {
-    const char *directory = session->options->run.output_dir;
-    char *path, name[64];
-    CheckpointMeta meta = {0};
-    TRY(checkpoint_path(directory, state->step, &path));
-    Status status = fill_meta(session, state, &meta);
-    if (!status) status = write_checkpoint(session, path, &meta);
-    checkpoint_meta_free(&meta);
-    free(path);
-    TRY(status);
-    snprintf(name, sizeof name, "checkpoint-%lld.h5", (long long)state->step);
-    if (best) TRY(point_link(directory, "best.h5", name));
-    TRY(point_link(directory, "last.h5", name));
-    return checkpoint_rotate(directory, session->options->training.save_total_limit, state->best_step);
-}
-
-Status training_state_point_final(const Options *options, int64_t step) {
-    char name[64];
-    snprintf(name, sizeof name, "checkpoint-%lld.h5", (long long)step);
-    return point_link(options->run.output_dir, "final.h5", name);
-}
-
-Status training_state_save(const Session *session, const TrainingState *state, bool best) {
-    Status status = session->communicator->rank == 0 ? save_on_rank_0(session, state, best) : STATUS_OK;
-    return communicator_agree(session->communicator, status);
-}
-
 static Status check_tensor(const Parameter *parameter, const CheckpointTensor *tensor) {
     if (!tensor) INVALID("has no tensor %s: the trainable set differs", parameter->name);
     bool same = tensor->dimensions == parameter->dimensions && tensor->shape[0] == parameter->shape[0] &&
@@ -218,6 +129,7 @@ static TrainingState state_of(const CheckpointMeta *meta) {
                            .best_metric = meta->best_metric,
                            .best_step = meta->best_step,
                            .patience = meta->patience,
+                           .evaluation_pending = meta->evaluation_pending,
                            .consecutive_skips = meta->consecutive_skips,
                            .loss_sum = meta->loss_sum,
                            .part_sums = {meta->loss_cross_entropy_sum, meta->loss_length_sum, meta->loss_coverage_sum},

@@ -1,4 +1,5 @@
-/* The state of a run that is more than its configuration: counters and three flat arrays, to and from checkpoints. */
+/* The state of a run that is more than its configuration: counters and three flat arrays, back from checkpoints
+ * (state_snapshot.h writes them). */
 #ifndef TRAINER_TRAINING_STATE_H
 #define TRAINER_TRAINING_STATE_H
 
@@ -15,19 +16,13 @@ typedef struct TrainingState {
     int64_t best_step;  /* -1 before the first evaluation */
     int64_t patience;   /* evaluations without improvement */
     int64_t consecutive_skips;
-    double loss_sum;     /* of the steps since the last log line */
-    LossParts part_sums; /* likewise; zero where the loss is cross-entropy alone */
+    int64_t evaluation_pending; /* 1: this step is due an evaluation that a request to stop left out */
+    double loss_sum;            /* of the steps since the last log line */
+    LossParts part_sums;        /* likewise; zero where the loss is cross-entropy alone */
     int64_t loss_count;
 } TrainingState;
 
 TrainingState training_state_new(void);
-
-/* Rank 0 writes OUTPUT_DIR/checkpoint-STEP.h5 and points last.h5 (and best.h5 when best) at it, then rotates. Collective:
- * all ranks learn whether it worked. */
-Status training_state_save(const Session *session, const TrainingState *state, bool best);
-
-/* Rank 0: points final.h5, the checkpoint to export, at checkpoint-STEP.h5. */
-Status training_state_point_final(const Options *options, int64_t step);
 
 /* Collective. resume: "auto" (newest valid checkpoint of output_dir, or none), "none", or a path. *found false: nothing to
  * resume. Rank 0 reads and broadcasts. A checkpoint of another base model or with other tensors is STATUS_INVALID. */

@@ -6,6 +6,7 @@
 #include "trainer/ranks.h"
 #include "trainer/sample_view.h"
 #include "trainer/session.h"
+#include "trainer/stop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -128,6 +129,7 @@ static Status load_options(const Arguments *arguments, Options *options) {
 static Status run(const Arguments *arguments) {
     Ranks ranks;
     Options options;
+    stop_listen();
     TRY(ranks_start(&ranks));
     Status status = ranks_agree(&ranks, load_options(arguments, &options));
     if (!status) {

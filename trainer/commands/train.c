@@ -6,8 +6,10 @@
 #include "io/log.h"
 #include "trainer/commands/command_line.h"
 #include "trainer/dry_run.h"
+#include "trainer/clock.h"
 #include "trainer/loop.h"
 #include "trainer/ranks.h"
+#include "trainer/stop.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,25 +116,47 @@ static void announce(const Session *session, const Plan *plan) {
              (long long)plan->samples, (long long)plan->global_batch_size, (int)plan->world_size, (long long)plan->total_steps);
 }
 
+/* Behind every section of the start: nothing is half-done there. */
+static Status stop_before_training(const Ranks *ranks) {
+    return stop_agree(ranks->communicator, "before training began; nothing is lost: start again to go on");
+}
+
 /* Collective. */
-static Status train(const Options *options, const Ranks *ranks, const char *resume) {
+static Status train_watched(const Options *options, const Ranks *ranks, const char *resume, double started, Watchdog *watchdog) {
     TrainingData data = {0};
     Session session = {0};
     Plan plan;
     Status status;
     ModelConfig model; /* a model that cannot be trained is told before hours of tokenizing for it */
     TRY_GOTO(ranks_agree(ranks, model_config_read(options->model.path, &model)), done);
+    watchdog_section(watchdog, "data preparation", WATCHDOG_DATA);
     TRY_GOTO(training_data_open(options, ranks->communicator, &data), done);
+    TRY_GOTO(stop_before_training(ranks), done);
     TRY_GOTO(ranks_agree(ranks, plan_compute(options, data.view.mixture.samples, ranks->launch.world, &plan)), done);
-    SessionSettings settings = {
-        .worst = training_data_worst(options, &data), .training = true, .run_directory = options->run.output_dir};
+    SessionSettings settings = {.worst = training_data_worst(options, &data),
+                                .training = true,
+                                .run_directory = options->run.output_dir,
+                                .watchdog = watchdog,
+                                .started = started};
+    watchdog_section(watchdog, "loading the model", WATCHDOG_LONG);
     TRY_GOTO(session_open(options, &ranks->launch, ranks->communicator, settings, &session), done);
     announce(&session, &plan);
     TRY_GOTO(ranks_agree(ranks, prepare_output(options, resume, ranks->launch.rank)), done);
+    TRY_GOTO(watchdog_open_board(watchdog, ranks->communicator, options->run.output_dir), done);
+    TRY_GOTO(stop_before_training(ranks), done);
     TRY_GOTO(train_run(&session, &data, &plan, resume), done);
 done:
     session_close(&session);
     training_data_close(&data);
+    return status;
+}
+
+/* Collective. */
+static Status train(const Options *options, const Ranks *ranks, const char *resume, double started) {
+    Watchdog *watchdog;
+    TRY(ranks_agree(ranks, watchdog_start(options->run.watchdog_seconds, &ranks->launch, ranks->communicator, &watchdog)));
+    Status status = train_watched(options, ranks, resume, started, watchdog);
+    watchdog_stop(watchdog);
     return status;
 }
 
@@ -146,11 +170,13 @@ static Status load_options(const Arguments *arguments, Options *options) {
 static Status run(const Arguments *arguments) {
     Ranks ranks;
     Options options;
+    double started = clock_seconds();
+    if (!arguments->dry_run) stop_listen();
     TRY(ranks_start(&ranks));
     Status status = ranks_agree(&ranks, load_options(arguments, &options));
     if (!status) {
         status = arguments->dry_run ? ranks_agree(&ranks, dry_run_print(&options, &ranks, &arguments->plan))
-                                    : train(&options, &ranks, arguments->resume);
+                                    : train(&options, &ranks, arguments->resume, started);
         options_free(&options);
     }
     ranks_end(&ranks);

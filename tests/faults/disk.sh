@@ -1,0 +1,44 @@
+#!/bin/bash
+# Promise R7: a disk that is full, over quota, read-only or broken costs checkpoints, not training: a warning for each save, the
+# checkpoints before are untouched, the next save tries again. Only when the last save fails does the run: status 1.
+#
+#   tests/faults/disk.sh ADAMEM_FAULTS
+set -euo pipefail
+adamem=$1
+# shellcheck source=tests/faults/common.sh
+. "$(dirname "$0")/common.sh"
+
+ranks=1
+train reference
+saves=(--set training.save_steps=4)
+
+# For a while: steps 8 to 16 have saves at 8, 12 and 16; evaluations at 10 and 15 find a best checkpoint to save too.
+for fault in enospc:write:0:8-16:5 edquot:write:0:8-16 eio:fsync:0:8-16 erofs:write:0:8-16:3 enospc:space:0:8-16; do
+    run=${fault//:/-}
+    arm "$fault"
+    train "$run" "${saves[@]}"
+    fired "$fault"
+    says "$run" 'warning: step 8 was not saved: .*checkpoint-8\.h5'
+    says "$run" 'warning: step 12 was not saved'
+    [[ ! -e $scratch/$run/checkpoint-8.h5 && ! -e $scratch/$run/checkpoint-12.h5 ]] || fail "$run: a failed save left a file"
+    valid "$run" 4 || fail "$run: the checkpoint before is not valid"
+    same "$run" reference "$fault for three saves"
+done
+
+# To the end, on 2 ranks: both learn it.
+ranks=2
+arm "enospc:write:0:8-20"
+ends 1 full "${saves[@]}"
+fired "full"
+says full 'the last checkpoint, of step 20, could not be saved: .*No space left on device'
+[[ $(newest_checkpoint full) == 5 ]] || fail "full: the last good checkpoint is $(newest_checkpoint full)" # the best of step 5
+valid full 5 || fail "full: the last good checkpoint is not valid"
+train full "${saves[@]}"
+[[ $(resumed_from full) == 5 ]] || fail "full went on from step $(resumed_from full)"
+same full reference "the disk full to the end, and started again"
+
+ranks=1
+arm "short:write:0:*"
+train short "${saves[@]}"
+fired "short writes"
+same short reference "every write cut short"
