@@ -178,6 +178,8 @@ refuse 'tokens.jsonl:1: format tokens needs "labels"' ranks 2 "${evaluate[@]}" -
 refuse 'evaluation.max_new_tokens = 500 leaves no room' "${evaluate[@]}" --model model --input data.jsonl --set evaluation.max_new_tokens=500
 refuse 'rouge9' "${evaluate[@]}" --model model --input data.jsonl --metrics rouge9
 refuse 'bertscore needs evaluation.bertscore_model' "${evaluate[@]}" --model model --input data.jsonl --metrics bertscore
+refuse 'nowhere/file: cannot write there' "${evaluate[@]}" --model model --input data.jsonl --predictions nowhere/file
+refuse 'model is a directory' ranks 2 "${evaluate[@]}" --model model --input data.jsonl --table model
 mkdir bare && cp model/config.json model/model.safetensors bare
 echo '{"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}' >labelled.jsonl
 refuse 'bare holds no tokenizer' "${evaluate[@]}" --model bare --input labelled.jsonl

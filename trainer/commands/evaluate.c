@@ -13,9 +13,11 @@
 #include "trainer/ranks.h"
 #include "trainer/training_state.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char usage[] =
     "Usage: adamem evaluate --config FILE [--checkpoint PATH] [--generate] [--set KEY=VALUE]... [--logits FILE]\n"
@@ -308,12 +310,31 @@ static Status run_evaluation(Evaluation *e, const Options *options, const Ranks 
     return status ? status : ranks_agree(ranks, ranks->launch.rank == 0 ? print_report(e) : STATUS_OK);
 }
 
+/* Known before hours of work rather than behind them. */
+static Status check_writable(const char *path) {
+    if (!path) return STATUS_OK;
+    if (file_is_directory(path)) INVALID("%s is a directory", path);
+    const char *slash = strrchr(path, '/');
+    Text directory = {0};
+    Status status = slash ? text_append(&directory, path, (size_t)(slash - path) + 1) : text_append_string(&directory, ".");
+    if (!status && access(directory.data, W_OK)) status = INVALID_INPUT("%s: cannot write there: %s", path, strerror(errno));
+    text_free(&directory);
+    return status;
+}
+
+static Status check_outputs(const Arguments *arguments, int rank) {
+    if (rank != 0) return STATUS_OK;
+    TRY(check_writable(arguments->predictions));
+    return check_writable(arguments->table);
+}
+
 /* Collective. */
 static Status evaluate(const Arguments *arguments, const Options *options, const Ranks *ranks) {
     Evaluation evaluation = {.arguments = arguments};
     Tokenizer *tokenizer = NULL;
     if (arguments->logits && ranks->launch.world > 1)
         return status_mark_shared(INVALID_INPUT("evaluate: --logits works on one rank"));
+    TRY(ranks_agree(ranks, check_outputs(arguments, ranks->launch.rank)));
     TRY(ranks_agree(ranks, session_tokenizer(options, true, &tokenizer)));
     Status status = run_evaluation(&evaluation, options, ranks, tokenizer);
     evaluation_close(&evaluation);
