@@ -296,9 +296,13 @@ static int64_t build_step(Generation *g) {
     return prompt_rows;
 }
 
+/* Logits that one thread looks through in less time than several take to come together. */
+enum { SERIAL_LOGITS = 32768 };
+
 static void choose(Generation *g, float *logits) {
     int64_t vocabulary = g->decoder->config.vocab_size;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(g->sampler_count) if (g->step.sampled > 1)
+#pragma omp parallel for schedule(dynamic, 1)                                                                                    \
+    num_threads(g->sampler_count) if (g->step.sampled > 1 && g->step.sampled * vocabulary > SERIAL_LOGITS)
     for (int64_t i = 0; i < g->step.sampled; ++i) {
         Running *r = g->sampled[i];
         SamplingInput input = {.logits = logits + i * vocabulary,

@@ -16,8 +16,8 @@
 enum { TILE_M = 256, TILE_N = 128, MIN_TILE_M = 64, MIN_TILE_N = 64, ENOUGH_TILES = 24 };
 /* From here on a panel of b no longer fits the cache: it should be read once. */
 enum { LONG_K = 8192 };
-/* Multiplications that one thread does in less time than several take to come together: one row times a small matrix. */
-enum { SERIAL_WORK = 100000 };
+/* Multiplications, and for few rows elements of b, that one thread does in less time than several take to come together. */
+enum { SERIAL_WORK = 100000, SERIAL_FEW = 300000 };
 /* Terms of the long sum per step where operands are staged: widened to fp32, or packed. */
 enum { WIDEN_K = 512, PACK_K = 8192 };
 
@@ -264,8 +264,9 @@ static void epilogue(const Product *p, const Tile *t, const float *sum) {
 
 static Status run(Device *device, const Product *p) {
     int64_t tiles_m = ceil_divide(p->m, p->tile_m), tiles_n = ceil_divide(p->n, p->tile_n);
+    bool serial = p->staging == FEW ? p->n * p->k <= SERIAL_FEW : p->m * p->n * p->k <= SERIAL_WORK;
     int failed = 0;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) if (p->m * p->n * p->k > SERIAL_WORK)
+#pragma omp parallel for schedule(dynamic, 1) num_threads(device->threads) if (!serial)
     for (int64_t i = 0; i < tiles_m * tiles_n; ++i) { /* neighbours in i share a panel of b */
         Tile t = {.row = i % tiles_m * p->tile_m, .column = i / tiles_m * p->tile_n};
         t.m = minimum(p->tile_m, p->m - t.row);

@@ -34,7 +34,7 @@ static void fill_lora(Model *model) {
     }
 }
 
-void model_open(Model *model, const char *name, DType dtype, bool lora) {
+void model_open_on(Model *model, BackendKind backend, const char *name, DType dtype, bool lora) {
     char directory[512];
     snprintf(directory, sizeof directory, "%s/%s", GENERATION_DATA, name);
     *model = (Model){0};
@@ -44,7 +44,7 @@ void model_open(Model *model, const char *name, DType dtype, bool lora) {
         for (int i = 0; i < LINEAR_KINDS; ++i) settings.lora.targets[i] = true;
     }
     succeeds(model_config_read(directory, &model->config));
-    succeeds(device_open(BACKEND_CPU, 0, 2, &model->device));
+    succeeds(device_open(backend, 0, 2, &model->device));
     succeeds(arena_create(model->device, (size_t)1 << 30, &model->arena));
     succeeds(tape_create(model->arena, &model->tape));
     succeeds(parameters_create(model->device, dtype, &model->parameters));
@@ -54,6 +54,8 @@ void model_open(Model *model, const char *name, DType dtype, bool lora) {
     if (lora) fill_lora(model);
     succeeds(generation_eos_ids(directory, NULL, &model->eos, &model->eos_count));
 }
+
+void model_open(Model *model, const char *name, DType dtype, bool lora) { model_open_on(model, BACKEND_CPU, name, dtype, lora); }
 
 void model_close(Model *model) {
     decoder_destroy(model->decoder);

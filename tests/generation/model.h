@@ -1,4 +1,4 @@
-/* A model of tests/generation/data (or any directory) on the CPU, for tests. */
+/* A model of tests/generation/data, for tests. */
 #ifndef TESTS_GENERATION_MODEL_H
 #define TESTS_GENERATION_MODEL_H
 
@@ -17,7 +17,8 @@ typedef struct Model {
 } Model;
 
 /* lora: of rank 4 on all seven linears, A and B random. */
-void model_open(Model *model, const char *name, DType dtype, bool lora);
+void model_open(Model *model, const char *name, DType dtype, bool lora); /* on the CPU */
+void model_open_on(Model *model, BackendKind backend, const char *name, DType dtype, bool lora);
 void model_close(Model *model);
 
 typedef struct Prompts {
