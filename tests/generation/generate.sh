@@ -40,6 +40,12 @@ ranks 3 "${sampled[@]}" --input "$golden" 2>/dev/null | cmp "$work/one" -
 cmp -s "$work/one" "$work/other" && failed "another seed gives the same"
 gzip -c "$golden" >"$work/golden.jsonl.gz"
 "${sampled[@]}" --input "$work/golden.jsonl.gz" 2>/dev/null | cmp "$work/one" -
+if command -v zstd >/dev/null; then
+    zstd -q -c "$golden" >"$work/golden.jsonl.zst"
+    "${sampled[@]}" --input "$work/golden.jsonl.zst" 2>/dev/null | cmp "$work/one" -
+else
+    echo "generate.sh: no zstd command: .zst input is not tested"
+fi
 
 # Text, messages and their ids are the same prompt.
 printf '%s\n' '{"prompt": "<|im_start|>user\nHello there<|im_end|>\n"}' '{"messages": [{"role": "system", "content": "Short."}, {"role": "user", "content": "Hi"}]}' >"$work/texts"
