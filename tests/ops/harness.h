@@ -37,7 +37,7 @@ typedef struct Run {
     bool compare;      /* false: only the transcript is wanted */
     uint64_t random, transcript;
     Recording *recording; /* NULL, or filled or compared with by run_expect */
-    double between;       /* more that two backends may differ by: where each goes on from its own rounded results */
+    bool from_own;        /* each backend goes on from its own rounded results, as expected does: their errors are compared */
     double worst;         /* largest error so far as a share of what was allowed */
     SequenceLayout layout;
     Value values[MAX_VALUES];

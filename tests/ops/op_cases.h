@@ -25,6 +25,7 @@ typedef struct OpTestPlan {
      * number that helps; one of more than most_tokens_repeated (after that) gets only the first two runs. */
     int64_t most_tokens, most_tokens_repeated;
     AttentionEngine attention; /* AUTO: as the device is opened */
+    int part, parts;           /* parts > 0: only the cases number part, part + parts, part + 2 parts, ... */
     bool beside_cpu;           /* also compare with what the CPU backend gives, within twice what the reference allows */
 } OpTestPlan;
 

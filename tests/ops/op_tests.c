@@ -18,6 +18,7 @@ static const Shape shapes[] = {
     {"blocks", {64, 65, 1, 130}, 96, 4, 2, 32, 200, 515, 16},
     {"many-tiles", {300, 215}, 256, 4, 2, 64, 384, 1500, 48},
     {"long", {1100}, 64, 2, 1, 128, 130, 5003, 8},
+    {"key-tiles", {129, 64, 33}, 96, 6, 2, 128, 72, 130, 8},
     {"wide-head", {70}, 128, 1, 1, 256, 64, 65, 64},
 };
 enum { SHAPES = sizeof shapes / sizeof shapes[0], MAX_CASES = 128 };
@@ -121,9 +122,11 @@ int run_op_plan(const OpTestPlan *plan) {
     count = add_cases(parameters, count, network_cases, common);
     count = add_cases(parameters, count, training_cases, common);
     count = add_cases(parameters, count, gradient_cases, common);
-    for (int i = 0; i < count; ++i)
-        tests[i] = (struct CMUnitTest){.name = parameters[i].name, .test_func = run_case, .initial_state = &parameters[i]};
-    int failed = _cmocka_run_group_tests("ops", tests, (size_t)count, NULL, NULL);
+    const int step = plan->parts ? plan->parts : 1;
+    size_t chosen = 0;
+    for (int i = plan->part; i < count; i += step)
+        tests[chosen++] = (struct CMUnitTest){.name = parameters[i].name, .test_func = run_case, .initial_state = &parameters[i]};
+    int failed = _cmocka_run_group_tests("ops", tests, chosen, NULL, NULL);
     for (int i = 0; i < plan->runs; ++i) device_close(devices[i]);
     device_close(cpu);
     return failed;
