@@ -10,7 +10,8 @@ void expect_ok(Status status);
 /* The status must have this exit code and mention word; freed. */
 void expect_error(Status status, int exit_code, const char *word);
 
-/* DATA/CASE/NAME in a static ring of buffers: valid for the next eight calls. */
+/* DATA/CASE/NAME (DATA: that of the source, or the environment's PARITY_DATA) in a static ring of buffers: valid for the next
+ * eight calls. */
 const char *golden_path(const char *name_of_case, const char *name);
 Safetensors *golden_open(const char *name_of_case, const char *name);
 JsonValue *golden_meta(const char *name_of_case);

@@ -129,15 +129,21 @@ float *rig_logits(Rig *rig, const Samples *samples, Pass pass) {
     return out;
 }
 
-static float *copy(const Parameters *p, Tensor flat) {
-    float *out = malloc(tensor_bytes(flat));
-    assert_non_null(out);
-    expect_ok(device_download(p->device, out, flat.data, tensor_bytes(flat)));
+float *device_copy_of(Device *device, Tensor tensor) {
+    float *out = malloc(tensor_bytes(tensor) + 1);
+    assert_true(out && tensor.dtype == DTYPE_F32);
+    expect_ok(device_download(device, out, tensor.data, tensor_bytes(tensor)));
     return out;
 }
 
-float *rig_copy_gradient(const Rig *rig) { return copy(rig->session.parameters, rig->session.parameters->gradient); }
-float *rig_copy_master(const Rig *rig) { return copy(rig->session.parameters, rig->session.parameters->master); }
+float *rig_copy_gradient(const Rig *rig) { return device_copy_of(rig->session.device, rig->session.parameters->gradient); }
+float *rig_copy_master(const Rig *rig) { return device_copy_of(rig->session.device, rig->session.parameters->master); }
+
+void expect_same_bits(Device *device, Tensor tensor, const float *expected) {
+    float *got = device_copy_of(device, tensor);
+    assert_memory_equal(got, expected, tensor_bytes(tensor));
+    free(got);
+}
 
 Status rig_train(Rig *rig, World *world, Plan *plan) {
     Plan own;

@@ -8,9 +8,14 @@
 #include "trainer/ranks.h"
 #include "trainer/session.h"
 
-/* What computes. tests/cuda_on_host runs the same tests on the emulated GPU, whose memory is the host's: tests look into it. */
+/* What computes: "cpu", or "cuda" on a GPU (tests/gpu.sh) and on the emulated one (tests/cuda_on_host), which is slow. */
 #ifndef PARITY_BACKEND
 #define PARITY_BACKEND "cpu"
+#endif
+#ifdef ADAMEM_CUDA_ON_HOST
+#define PARITY_SLOW true
+#else
+#define PARITY_SLOW false
 #endif
 
 /* One per test program: MPI and a scratch directory. */
@@ -51,9 +56,13 @@ double rig_gradients(Rig *rig, const Samples *samples, Pass pass);
 double rig_loss(Rig *rig, const Samples *samples, Pass pass);
 /* Logits [T,V] of all samples in one packed batch; malloc'd. */
 float *rig_logits(Rig *rig, const Samples *samples, Pass pass);
-/* A copy of the flat gradient array, flat_elements floats. */
+/* A copy of an F32 tensor of the device; malloc'd. */
+float *device_copy_of(Device *device, Tensor tensor);
+/* Copies of the flat arrays, flat_elements floats. */
 float *rig_copy_gradient(const Rig *rig);
 float *rig_copy_master(const Rig *rig);
+/* The tensor must hold these bits. */
+void expect_same_bits(Device *device, Tensor tensor, const float *expected);
 /* The packed batch of a pass, for what the above do not offer; packed_batch_free. */
 PackedBatch rig_pack(const Samples *samples, Pass pass);
 

@@ -103,12 +103,14 @@ static void test_decay_and_groups(void **state) {
         const Parameter *parameter = rig.session.parameters->items[i];
         double learning_rate, weight_decay;
         rates_of(parameter->name, &learning_rate, &weight_decay);
+        float *master = device_copy_of(rig.session.device, parameter->master);
         for (int64_t k = 0; k < parameter_elements(parameter); ++k) {
             double p = before[parameter->offset + k], g = gradient[parameter->offset + k];
-            double wanted = updated(p, g, 0.5 * learning_rate, weight_decay), got = ((float *)parameter->master.data)[k];
+            double wanted = updated(p, g, 0.5 * learning_rate, weight_decay), got = master[k];
             if (fabs(got - wanted) > 1.5e-7 * fabs(p) + 1e-6 * learning_rate)
                 fail_msg("%s[%lld]: %.9g, the formula gives %.9g", parameter->name, (long long)k, got, wanted);
         }
+        free(master);
     }
     free(before);
     free(gradient);
@@ -130,13 +132,15 @@ static void test_only_matrices_decay(void **state) {
         const Parameter *parameter = rig.session.parameters->items[i];
         double learning_rate, weight_decay;
         rates_of(parameter->name, &learning_rate, &weight_decay);
-        const float *was = before + parameter->offset, *is = parameter->master.data;
+        const float *was = before + parameter->offset;
+        float *is = device_copy_of(rig.session.device, parameter->master);
         if (parameter->dimensions == 1) {
             assert_memory_equal(was, is, tensor_bytes(parameter->master));
             ++vectors;
         }
         for (int64_t k = 0; k < parameter_elements(parameter); ++k)
             assert_true(fabs(is[k] - was[k] * (1 - learning_rate * weight_decay)) <= 1.2e-7 * fabs(was[k]));
+        free(is);
     }
     assert_int_equal(vectors, 2 * (2 + 3) + 1);
     free(before);
@@ -244,9 +248,12 @@ static int64_t count_skips(const World *world, const char *batches) {
 }
 
 static void compare_flat_arrays(const Parameters *a, const Parameters *b) {
-    assert_memory_equal(a->master.data, b->master.data, tensor_bytes(a->master));
-    assert_memory_equal(a->exp_avg.data, b->exp_avg.data, tensor_bytes(a->exp_avg));
-    assert_memory_equal(a->exp_avg_sq.data, b->exp_avg_sq.data, tensor_bytes(a->exp_avg_sq));
+    const Tensor ours[] = {a->master, a->exp_avg, a->exp_avg_sq}, theirs[] = {b->master, b->exp_avg, b->exp_avg_sq};
+    for (int i = 0; i < 3; ++i) {
+        float *expected = device_copy_of(b->device, theirs[i]);
+        expect_same_bits(a->device, ours[i], expected);
+        free(expected);
+    }
 }
 
 /* Skipped steps, up to four in a row, leave nothing behind: weights, moments, schedule as if the batches were not there. */
@@ -283,9 +290,9 @@ static void expect_last_good(const World *world, const Rig *rig, const char *run
     for (int64_t i = 0; i < checkpoint_count(checkpoint); ++i) {
         const CheckpointTensor *tensor = checkpoint_at(checkpoint, i);
         const Parameter *parameter = parameters_find(rig->session.parameters, tensor->name);
-        assert_memory_equal(tensor->parameter, parameter->master.data, tensor_bytes(parameter->master));
-        assert_memory_equal(tensor->exp_avg, parameter->exp_avg.data, tensor_bytes(parameter->exp_avg));
-        assert_memory_equal(tensor->exp_avg_sq, parameter->exp_avg_sq.data, tensor_bytes(parameter->exp_avg_sq));
+        expect_same_bits(rig->session.device, parameter->master, tensor->parameter);
+        expect_same_bits(rig->session.device, parameter->exp_avg, tensor->exp_avg);
+        expect_same_bits(rig->session.device, parameter->exp_avg_sq, tensor->exp_avg_sq);
     }
     checkpoint_close(checkpoint);
     assert_false(file_exists(world_path(world, "%s/final.h5", run)));
