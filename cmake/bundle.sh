@@ -12,6 +12,7 @@
 set -euo pipefail
 source_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 limit_bytes=40000000
+suite_limit_bytes=64000000 # with the GPU tests, which hold the kernels several times
 
 fail() {
     echo "bundle.sh: $*" >&2
@@ -166,12 +167,11 @@ copy_gpu_tests() {
     local file
     mkdir -p "$tree/gpu" "$tree/tests"
     cp "$source_root/tests/gpu.sh" "$tree/tests/gpu.sh"
-    # What tests/cuda/program.sh reads.
-    mkdir -p "$tree"/tests/{cuda,same_bits,parity/data/train20} "$tree/jobs/data"
-    cp "$source_root/tests/cuda/program.sh" "$tree/tests/cuda/"
+    # What tests/gpu.sh runs, and what that reads.
+    mkdir -p "$tree"/tests/{cuda,same_bits,parity} "$tree/jobs/data"
+    cp "$source_root"/tests/cuda/{program,memory}.sh "$tree/tests/cuda/"
     cp "$source_root/tests/same_bits/common.sh" "$tree/tests/same_bits/"
-    cp -r "$source_root/tests/parity/data/tied_h64" "$tree/tests/parity/data/"
-    cp "$source_root/tests/parity/data/train20/train.jsonl" "$tree/tests/parity/data/train20/"
+    cp -r "$source_root/tests/parity/data" "$tree/tests/parity/"
     cp "$source_root/jobs/data/text-train.jsonl.gz" "$tree/jobs/data/"
     git -C "$source_root" rev-parse HEAD >"$tree/COMMIT" 2>/dev/null || rm -f "$tree/COMMIT"
     [[ -z $nccl_test ]] || copy_file "$nccl_test" "$tree/gpu/"
@@ -194,7 +194,7 @@ needed_glibc() {
 
 copy_file "$program" "$tree/libexec/adamem"
 copy_open_mpi
-[[ -z $gpu_tests ]] || copy_gpu_tests
+[[ -z $gpu_tests ]] || { copy_gpu_tests && limit_bytes=$suite_limit_bytes; }
 copy_libraries
 copy_licences
 glibc=$(needed_glibc)

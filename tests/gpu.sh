@@ -1,24 +1,29 @@
 #!/usr/bin/env bash
 # Runs every check that needs a GPU and prints one table.
 #
-#   bash tests/gpu.sh [--build DIR] [--output FILE] [--bench]
+#   bash tests/gpu.sh [--build DIR] [--output FILE] [--bench] [--sanitizer-seconds N]
 #
 # DIR (or GPU_BUILD) is a build folder with gpu/test_ops_cuda in it, made here or carried from another machine; without it
-# the GPU tests are built in build-gpu/. Rows of the whole program need DIR/adamem, and mpirun (DIR/mpirun, or any): an
-# unpacked bundle has both, and is run by its own gpu.sh. The table also goes to FILE (default gpu-result.txt), below what
-# was tested where, with the seconds that each part took; --bench adds the tables of DIR/gpu/bench_*.
+# the GPU tests are built in build-gpu/. Rows of the whole program need DIR/adamem, and mpirun (DIR/mpirun, or any), those of
+# the goldens DIR/gpu/parity_gpu. The build's target gpu_suite puts all of them into one tarball: unpacked on a GPU machine, it
+# needs CUDA's libraries and nothing else, and is run by its own gpu.sh, with the same options.
+# The table also goes to FILE (default gpu-result.txt) row by row, below what was tested where; at the end come the seconds
+# that each part took, and with --bench the tables of DIR/gpu/bench_*. Each tool of compute-sanitizer may take N seconds
+# (default 600).
 # Exit status: 0 all passed, or no GPU is present (said as NOT RUN); 1 a check failed, or did not run without saying why.
 set -uo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 build=${GPU_BUILD:-}
 output=gpu-result.txt
 bench=
+sanitizer_seconds=600
 while [ $# -gt 0 ]; do
     case $1 in
     --build) build=${2:?--build needs a folder} && shift 2 ;;
     --output) output=${2:?--output needs a file} && shift 2 ;;
     --bench) bench=1 && shift ;;
-    *) echo "gpu.sh: unknown option $1 (known: --build DIR, --output FILE, --bench)" >&2 && exit 2 ;;
+    --sanitizer-seconds) sanitizer_seconds=${2:?--sanitizer-seconds needs a number} && shift 2 ;;
+    *) echo "gpu.sh: unknown option $1 (known: --build, --output, --bench, --sanitizer-seconds)" >&2 && exit 2 ;;
     esac
 done
 
@@ -41,25 +46,63 @@ for program in test_device_cuda test_attention_cuda test_ops_cuda; do
     [ -x "$programs/$program" ] || { echo "gpu.sh: $programs/$program is missing: build it first" >&2 && exit 1; }
 done
 
+# What CUDA brings is looked for by the dynamic linker, and where Python packages have it.
+wheels=$(python3 -c 'import nvidia; print(*nvidia.__path__, sep="\n")' 2>/dev/null) || wheels=
+linked=$(ldconfig -p 2>/dev/null || /sbin/ldconfig -p 2>/dev/null) || linked=
+for library in "$(grep -ao 'libcublasLt\.so\.[0-9]*' "$programs/test_ops_cuda" | head -n 1)" libcudnn.so.9 libnccl.so.2; do
+    if [ -z "$library" ] || grep -qF "$library" <<<"$linked"; then continue; fi
+    IFS=: read -r -a folders <<<"${LD_LIBRARY_PATH:-}"
+    while IFS= read -r wheel; do
+        [ -n "$wheel" ] && for folder in "$wheel"/*/lib; do folders+=("$folder"); done
+    done <<<"$wheels"
+    for folder in "${folders[@]}"; do
+        [ -e "$folder/$library" ] || continue
+        export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$folder
+        export ADAMEM_CUDA_LIBRARY_PATH=${ADAMEM_CUDA_LIBRARY_PATH:+$ADAMEM_CUDA_LIBRARY_PATH:}$folder # for a bundle's adamem
+        break
+    done
+done
+missing=$(LD_TRACE_LOADED_OBJECTS=1 "$programs/test_ops_cuda" 2>/dev/null | sed -n 's/^[[:space:]]*\([^ ]*\) => not found.*/\1/p' | paste -sd' ')
+if [ -n "$missing" ]; then
+    echo "gpu.sh: not found: $missing: set LD_LIBRARY_PATH to the folder that has it" >&2
+    exit 1
+fi
+
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 failures=0
 table=$logs/table
 
 # row CHECK CASES LARGEST_ERROR RESULT [REASON]; a case runs over all shapes, the error is a share of the allowed one
-row() { printf '%-34s %6s %12s  %-8s %s\n' "$1" "$2" "$3" "$4" "${5:-}" >>"$table"; }
+row() { printf '%-34s %6s %12s  %-8s %s\n' "$1" "$2" "$3" "$4" "${5:-}" | tee -a "$table" "$output"; }
 fail_row() { row "$@" && failures=$((failures + 1)); }
 count() { grep -c -- "$1" "$2" || true; }
 # done_with NAME: notes the seconds since the last part ended.
 part_began=$SECONDS
 done_with() { printf 'seconds: %-32s %6d\n' "$1" $((SECONDS - part_began)) >>"$logs/seconds" && part_began=$SECONDS; }
 
-row check cases "of allowed" result reason
+# What was tested, where. An unpacked bundle may lie in somebody's checkout: its own word goes first.
+commit() {
+    if [ -f "$root/COMMIT" ]; then cat "$root/COMMIT" && return; fi
+    echo "$(git -C "$root" rev-parse HEAD 2>/dev/null || echo unknown)$(git -C "$root" diff --quiet HEAD 2>/dev/null || echo ' with changes')"
+}
+driver() { sed -n 's/^NVRM version: .* \([0-9][0-9.]*[0-9]\)  .*/\1/p' /proc/driver/nvidia/version 2>/dev/null | head -n 1; }
+heading() {
+    echo "commit: $(commit)"
+    for program in "$programs/test_ops_cuda" "$build/libexec/adamem" "$build/adamem"; do
+        [ -f "$program" ] && echo "binary: $(sha256sum "$program" | cut -c1-64) ${program#"$build"/}"
+    done
+    echo "gpu:    $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null ||
+        echo "$(sed -n 's/^GPU: //p' "$logs/device"), driver $(driver)")"
+    echo "date:   $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+}
 
 "$programs/test_device_cuda" >"$logs/device" 2>&1
 status=$?
 reason=$(sed -n 's/^no GPU: //p' "$logs/device")
 [ -n "$reason" ] && no_gpu "$reason"
+heading | tee "$output"
+row check cases "of allowed" result reason
 if [ $status -eq 0 ]; then
     row device "$(count '^\[       OK' "$logs/device")" - PASS
 else
@@ -67,11 +110,6 @@ else
     cat "$logs/device" >&2
 fi
 
-# cuDNN is looked for by the dynamic linker, and where Python packages have it.
-if ! ldconfig -p 2>/dev/null | grep -qF libcudnn.so.9; then
-    folder=$(python3 -c 'import nvidia.cudnn; print(list(nvidia.cudnn.__path__)[0] + "/lib")' 2>/dev/null)
-    [ -d "$folder" ] && export LD_LIBRARY_PATH=$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-fi
 done_with device
 
 "$programs/test_attention_cuda" >"$logs/attention" 2>&1
@@ -167,7 +205,26 @@ else
     row "memory as planned" 0 - "NOT RUN" "$build/adamem is not there: the whole build, or a bundle, has it"
 fi
 done_with "memory as planned"
-row "parity goldens on the GPU" 0 - "NOT RUN" "tests/parity reads device memory as the host's: it runs on the CPU and on the emulated GPU"
+
+# The goldens of Transformers and PEFT. A bundle's programs find MPI and HDF5 in its lib/, which other programs must not see.
+for name in parity invariance steps rules export; do
+    if [ ! -x "$programs/parity_gpu" ]; then
+        row "goldens: $name" 0 - "NOT RUN" "$programs/parity_gpu is not there: the whole build, or a bundle, has it"
+        continue
+    fi
+    PARITY_DATA=$root/tests/parity/data LD_LIBRARY_PATH=$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
+        "$programs/parity_gpu" "$name" >"$logs/parity-$name" 2>&1
+    status=$?
+    passed=$(count '^\[       OK' "$logs/parity-$name")
+    if [ $status -eq 0 ] && [ "$passed" -gt 0 ] && ! grep -q '^\[  SKIPPED' "$logs/parity-$name"; then
+        row "goldens: $name" "$passed" - PASS "$(grep -o 'top token.*' "$logs/parity-$name" | tail -n 1)"
+    else
+        fail_row "goldens: $name" "$(grep '^\[  FAILED  \] test_' "$logs/parity-$name" | sort -u | wc -l)" - FAIL \
+            "$(grep -m1 -E 'ERROR|rror:|!=' "$logs/parity-$name" | cut -c1-120)"
+        tail -n 40 "$logs/parity-$name" >&2
+    fi
+done
+done_with goldens
 
 # NCCL itself: one rank per GPU.
 gpus=$(nvidia-smi -L 2>/dev/null | grep -c '^GPU ' || true)
@@ -207,10 +264,16 @@ sanitizer=$(command -v compute-sanitizer || command -v /usr/local/cuda/bin/compu
 for tool in memcheck racecheck initcheck; do
     if [ -z "$sanitizer" ]; then
         row "compute-sanitizer $tool" 0 - "NOT RUN" "compute-sanitizer is not installed"
-    elif timeout 900 "$sanitizer" --tool "$tool" --error-exitcode 99 "$programs/test_ops_cuda" >"$logs/$tool" 2>&1; then
+        continue
+    fi
+    timeout "$sanitizer_seconds" "$sanitizer" --tool "$tool" --error-exitcode 99 "$programs/test_ops_cuda" small >"$logs/$tool" 2>&1
+    status=$?
+    if [ $status -eq 0 ]; then
         row "compute-sanitizer $tool" "$(count '^\[       OK' "$logs/$tool")" - PASS
     elif grep -q 'Device not supported' "$logs/$tool"; then
         row "compute-sanitizer $tool" 0 - "NOT RUN" "the tool says: Device not supported"
+    elif [ $status -eq 124 ]; then
+        row "compute-sanitizer $tool" "$(count '^\[       OK' "$logs/$tool")" - "NOT RUN" "no end within $sanitizer_seconds s"
     else
         fail_row "compute-sanitizer $tool" "$(count '^\[       OK' "$logs/$tool")" - FAIL \
             "$(grep -m1 '========= [A-Z]' "$logs/$tool" | cut -c1-120)"
@@ -225,11 +288,6 @@ if grep -Eq ' NOT RUN +$' "$table"; then
 fi
 
 {
-    echo "commit: $(git -C "$root" rev-parse HEAD 2>/dev/null || cat "$root/COMMIT" 2>/dev/null || echo unknown)$(git -C "$root" rev-parse HEAD >/dev/null 2>&1 && ! git -C "$root" diff --quiet HEAD && echo ' with changes')"
-    echo "binary: $(sha256sum "$programs/test_ops_cuda" | cut -c1-64)"
-    echo "gpu:    $(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || sed -n 's/^GPU: //p' "$logs/device")"
-    echo "date:   $(date -u +%Y-%m-%dT%H:%M:%SZ)"
-    cat "$table"
     echo "failures: $failures"
     cat "$logs/seconds"
     for program in ${bench:+"$programs"/bench_*}; do
@@ -237,5 +295,5 @@ fi
         echo "---- ${program##*/}"
         "$program"
     done
-} | tee "$output"
+} | tee -a "$output"
 [ "$failures" -eq 0 ]
