@@ -137,6 +137,9 @@ static Thread &me() { return launch.threads[(size_t)launch.current]; }
 
 /* ---- barriers ---- */
 
+/* Nearly always the same literal: a comparison of texts at every warp operation would be felt. */
+static bool differ(const char *file, const char *other) { return file != other && strcmp(file, other) != 0; }
+
 static void wait(ThreadState state, const char *file, int line) {
     Thread &thread = me();
     thread.state = state;
@@ -159,7 +162,7 @@ int host_block_barrier(bool predicate, const char *file, int line) {
         for (int i = 0; i < launch.count; ++i) {
             const Thread &other = launch.threads[(size_t)i];
             if (other.state != AT_BLOCK_BARRIER) continue;
-            if (other.line != line || strcmp(other.file, file) != 0)
+            if (other.line != line || differ(other.file, file))
                 fail_here("threads at different block barriers", file, line, other.file, other.line);
             break;
         }
@@ -190,7 +193,7 @@ void host_warp_operation(uint32_t mask, void *operand, HostWarpOperation operati
     while (index < warp.groups.size() && warp.groups[index].mask != mask) ++index;
     if (index == warp.groups.size()) warp.groups.push_back({mask, 0, operation, file, line});
     Group &group = warp.groups[index];
-    if (group.operation != operation || group.line != line || strcmp(group.file, file) != 0)
+    if (group.operation != operation || group.line != line || differ(group.file, file))
         fail_here("lanes of a warp in different operations", file, line, group.file, group.line);
     group.arrived |= (uint32_t)1 << lane;
     warp.operands[lane] = operand;
@@ -317,9 +320,8 @@ static bool shared_guard_held(size_t bytes) {
 #ifdef HOST_ADDRESS_SANITIZER
     __asan_unpoison_memory_region(shared, shared_most);
 #endif
-    for (size_t i = bytes; i < shared_most; ++i)
-        if (shared[i] != poison) return false;
-    return true;
+    const size_t rest = shared_most - bytes; /* all of them are what the first is: one comparison, not one per byte */
+    return rest == 0 || (shared[bytes] == poison && memcmp(shared + bytes, shared + bytes + 1, rest - 1) == 0);
 }
 
 /* ---- the scheduler ---- */
