@@ -51,8 +51,7 @@ Status adamem_encode(const Adamem *adamem, Tape *tape, const AdamemContexts *con
     return chunk_encoder_chunks(&adamem->encoder, tape, &pieces, &out->rows);
 }
 
-/* Codes c of queries, cut at query_max_length. */
-static Status query_codes(const Adamem *adamem, Tape *tape, const AdamemQueries *queries, Value **code) {
+Status adamem_query_codes(const Adamem *adamem, Tape *tape, const AdamemQueries *queries, Value **code) {
     void *memory;
     int32_t *ids;
     int64_t tokens = queries->offsets[queries->count] - queries->offsets[0], *offsets;
@@ -95,9 +94,9 @@ Status adamem_condition(const Adamem *adamem, Tape *tape, const AdamemMemory *me
         numbers[2 * count + b] = memory->offsets[context + 1] - memory->offsets[context];
         TRY(check_budget(&adamem->config, numbers[b]));
     }
-    Value *code = NULL;
+    Value *code = queries->code;
     ResamplerQueries rows = {count, numbers, numbers + count, numbers + 2 * count};
-    if (adamem->config.conditioning != ADAMEM_AGNOSTIC) TRY(query_codes(adamem, tape, queries, &code));
+    if (adamem->config.conditioning != ADAMEM_AGNOSTIC && !code) TRY(adamem_query_codes(adamem, tape, queries, &code));
     return resampler_forward(&adamem->resampler, tape, memory->rows, code, &rows, &out->z, &out->layout);
 }
 

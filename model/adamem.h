@@ -93,7 +93,11 @@ typedef struct AdamemQueries {
     const int64_t *offsets; /* [count + 1]; an empty query is allowed; behind query_max_length tokens it is cut */
     const int64_t *context; /* [count] which context of the memory each asks; NULL: query b asks context b */
     const int64_t *latents; /* [count] K of each; NULL: n_latents. Other values than 0 and n_latents need nested_latents */
+    Value *code;            /* their codes, where adamem_query_codes has made them; NULL: adamem_condition makes them */
 } AdamemQueries;
+
+/* c [count, D] of queries, for a controller that chooses K by them (adamem_budget.h). */
+Status adamem_query_codes(const Adamem *adamem, Tape *tape, const AdamemQueries *queries, Value **code);
 
 /* Latents Z of queries: rows layout->host_offsets[b] .. of z. */
 typedef struct AdamemLatents {
