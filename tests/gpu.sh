@@ -236,7 +236,8 @@ elif [ "$gpus" -lt 2 ]; then
     row "NCCL, one rank per GPU" 0 - "NOT RUN" "it needs two GPUs, $gpus here"
 else
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-    mpirun --oversubscribe --bind-to none -n 2 "$programs/test_nccl" libnccl.so.2 gpu >"$logs/nccl" 2>&1
+    LD_LIBRARY_PATH=$build/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} \
+        mpirun --oversubscribe --bind-to none -n 2 "$programs/test_nccl" libnccl.so.2 gpu >"$logs/nccl" 2>&1
     if grep -q 'all checks passed on 2 ranks' "$logs/nccl"; then
         row "NCCL, one rank per GPU" 1 - PASS
     elif grep -q 'skipped:' "$logs/nccl"; then
