@@ -19,7 +19,7 @@ typedef enum Chain {
 } Chain;
 
 typedef uint32_t Words __attribute__((vector_size(LANES * 4)));
-typedef uint32_t WordsUnaligned __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+typedef uint32_t WordsUnaligned __attribute__((vector_size(LANES * 4), aligned(2), may_alias));
 
 ALWAYS_INLINE Words words_load(const void *p) { return (Words)(*(const WordsUnaligned *)p); }
 
