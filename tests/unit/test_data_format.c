@@ -3,37 +3,12 @@
 #include "io/data_format.h"
 #include "io/dataset.h"
 #include "io/json_lines.h"
+#include "tests/unit/small_tokenizer.h"
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-typedef struct World {
-    Tokenizer *tokenizer;
-    TokenizerScratch *scratch;
-} World;
-
-static int set_up(void **state) {
-    World *world = calloc(1, sizeof *world);
-    assert_non_null(world);
-    assert_null(tokenizer_load(TEST_DATA "/tokenizer-small", &world->tokenizer));
-    assert_null(tokenizer_scratch_new(world->tokenizer, &world->scratch));
-    *state = world;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    World *world = *state;
-    tokenizer_scratch_free(world->scratch);
-    tokenizer_free(world->tokenizer);
-    free(world);
-    return 0;
-}
 
 static DataFormatSettings settings_of(const World *world, const char *format) {
     return (DataFormatSettings){format, "", "", "", "", 100000, true, 0, world->tokenizer};

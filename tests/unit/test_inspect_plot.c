@@ -4,45 +4,14 @@
 #include "io/json_value.h"
 #include "io/safetensors.h"
 #include "trainer/commands/commands.h"
+#include "tests/unit/scratch_directory.h"
 
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
-static char directory[64];
-
-static int make_directory(void **state) {
-    (void)state;
-    strcpy(directory, "/tmp/adamem-inspect-XXXXXX");
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", directory);
-    return system(command);
-}
-
-static const char *in_directory(const char *name) {
-    static char path[8][256];
-    static int next;
-    char *slot = path[next++ % 8];
-    snprintf(slot, sizeof path[0], "%s/%s", directory, name);
-    return slot;
-}
-
-static void assert_ok(Status status) {
-    if (status) fail_msg("%s", status_message(status));
-}
 
 /* The arguments after the command's name, up to NULL. What it prints goes to out. */
 static Status call(Status (*command)(int, char **), const char *const *arguments, Text *out) {

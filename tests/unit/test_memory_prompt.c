@@ -4,37 +4,12 @@
 #include "io/json_lines.h"
 #include "io/memory_prompt.h"
 #include "io/prompt_files.h"
+#include "tests/unit/small_tokenizer.h"
 
-#include <stdarg.h>
-#include <stddef.h>
-#include <setjmp.h>
-#include <cmocka.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-typedef struct World {
-    Tokenizer *tokenizer;
-    TokenizerScratch *scratch;
-} World;
-
-static int set_up(void **state) {
-    World *world = calloc(1, sizeof *world);
-    assert_non_null(world);
-    assert_null(tokenizer_load(TEST_DATA "/tokenizer-small", &world->tokenizer));
-    assert_null(tokenizer_scratch_new(world->tokenizer, &world->scratch));
-    *state = world;
-    return 0;
-}
-
-static int tear_down(void **state) {
-    World *world = *state;
-    tokenizer_scratch_free(world->scratch);
-    tokenizer_free(world->tokenizer);
-    free(world);
-    return 0;
-}
 
 static DataFormat *create(const World *world, const char *name, const char *template_text, int64_t max_length) {
     DataFormat *format;

@@ -3,46 +3,15 @@
 #include "io/file.h"
 #include "io/metrics_log.h"
 #include "io/tensorboard.h"
+#include "tests/unit/scratch_directory.h"
 
 #include <dirent.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
-static char directory[64];
-
-static int make_directory(void **state) {
-    (void)state;
-    strcpy(directory, "/tmp/adamem-metrics-XXXXXX");
-    return mkdtemp(directory) ? 0 : -1;
-}
-
-static int remove_directory(void **state) {
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -r %s", directory);
-    return system(command);
-}
-
-static const char *in_directory(const char *name) {
-    static char path[8][512];
-    static int next;
-    char *slot = path[next++ % 8];
-    snprintf(slot, sizeof path[0], "%s/%s", directory, name);
-    return slot;
-}
-
-static void assert_ok(Status status) {
-    if (status) fail_msg("%s", status_message(status));
-}
 
 static void assert_content(const char *name, const char *expected) {
     Text text = {0};
