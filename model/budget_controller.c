@@ -60,19 +60,17 @@ static Status give_gradient(Tape *tape, const ChoiceState *state, const double *
     int64_t n = state->count * ADAMEM_BUDGETS;
     Tensor given = state->logits[0]->data;
     float *values;
-    void *bits;
-    TRY_ALLOC(values = malloc((size_t)n * sizeof *values + 1));
+    TRY_ALLOC(values = malloc((size_t)n * sizeof *values + tensor_bytes(given) + 1));
+    void *bits = values + n;
     for (int64_t i = 0; i < n; ++i) values[i] = (float)gradient[i];
-    TRY_ALLOC(bits = malloc(tensor_bytes(given) + 1));
     Status status = convert_from_float(values, n, given.dtype == DTYPE_F32 ? "F32" : "BF16", bits);
     if (!status) status = arena_allocate(tape_arena(tape), tensor_bytes(given), ARENA_HIGH, &given.data);
     if (!status) {
         status = device_upload(tape_device(tape), given.data, bits, tensor_bytes(given));
         for (int i = 0; i < 2 && !status; ++i) status = layer_add_gradient(tape, state->logits[i], given);
-        if (!status) status = device_synchronize(tape_device(tape)); /* bits is freed next */
+        if (!status) status = device_synchronize(tape_device(tape)); /* bits are freed next */
         arena_release(tape_arena(tape), given.data);
     }
-    free(bits);
     free(values);
     return status;
 }

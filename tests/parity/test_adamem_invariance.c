@@ -4,6 +4,7 @@
 #include "tests/parity/adamem_rig.h"
 
 #include "model/indices.h"
+#include "model/prefix_kv_fit.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -527,6 +528,46 @@ static void test_prefix_kv_is_the_soft_prefix(void **state) {
     adamem_rig_close(&rig);
 }
 
+/* Fitted with more columns than rows, prefix-KV does what the soft prefix does; before, it does not. */
+static void test_fitted_prefix_kv(void **state) {
+    (void)state;
+    AdamemRig rig;
+    AdamemBatch batch;
+    static const int64_t everything[] = {0, 1, 2, 3, 4};
+    AdamemConfig config = adamem_rig_config("adamem_prefix_kv");
+    config.prefix_kv_size = 48; /* 30 latents */
+    adamem_rig_open(&rig, &config, DTYPE_F32);
+    expect_ok(adamem_initialise(rig.adamem, rig.tape, 11));
+    adamem_batch_read("adamem_prefix_kv", &batch);
+    Selection all = select_batch(&batch, everything, 4, everything, 5);
+    rig.adamem->config.interface = ADAMEM_SOFT_PREFIX;
+    Result soft = forward(&rig, &all);
+    rig.adamem->config.interface = ADAMEM_PREFIX_KV;
+    double distance[2] = {0, 0}, error;
+    for (int fitted = 0; fitted < 2; ++fitted) {
+        if (fitted) expect_ok(adamem_fit_prefix_kv(rig.adamem, rig.tape, &all.contexts, &all.queries, 1e-7, &error));
+        Result own = forward(&rig, &all);
+        for (int b = 0; b < 5; ++b) {
+            int64_t n = (all.tokens.offsets[b + 1] - all.tokens.offsets[b]) * rig.model.hidden_size;
+            double figure = relative_difference_f32(own.hidden + own.first_row[b] * rig.model.hidden_size,
+                                                    soft.hidden + soft.first_row[b] * rig.model.hidden_size, n);
+            if (!(figure <= distance[fitted])) distance[fitted] = figure;
+        }
+        result_free(&own);
+    }
+    printf("           distance from the soft prefix: %.2g before, %.2g fitted, keys and values %.2g\n", distance[0], distance[1],
+           error);
+    assert_true(distance[0] > 0.05);
+    assert_true(distance[1] < 0.01 && error < 0.02);
+    result_free(&soft);
+    adamem_rig_close(&rig);
+    adamem_rig_open_case(&rig, "adamem_film");
+    expect_error(adamem_fit_prefix_kv(rig.adamem, rig.tape, &all.contexts, &all.queries, 1e-7, &error), 2, "adamem.interface");
+    selection_free(&all);
+    adamem_batch_free(&batch);
+    adamem_rig_close(&rig);
+}
+
 /* The same step on a planner: the arena's exact peak. */
 static size_t step_peak(const char *name, bool plan, unsigned recompute) {
     AdamemRig rig;
@@ -701,17 +742,12 @@ static void test_bad_input(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batch_order_and_padding),
-        cmocka_unit_test(test_chunks_are_independent),
-        cmocka_unit_test(test_kept_is_encoded_at_once),
-        cmocka_unit_test(test_long_contexts_stream),
-        cmocka_unit_test(test_nested_prefixes),
-        cmocka_unit_test(test_no_latents_is_the_decoder),
-        cmocka_unit_test(test_query_dependence),
-        cmocka_unit_test(test_prefix_kv_is_the_soft_prefix),
-        cmocka_unit_test(test_planner_knows_the_peak),
-        cmocka_unit_test(test_initial_values),
-        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_batch_order_and_padding), cmocka_unit_test(test_chunks_are_independent),
+        cmocka_unit_test(test_kept_is_encoded_at_once), cmocka_unit_test(test_long_contexts_stream),
+        cmocka_unit_test(test_nested_prefixes),         cmocka_unit_test(test_no_latents_is_the_decoder),
+        cmocka_unit_test(test_query_dependence),        cmocka_unit_test(test_prefix_kv_is_the_soft_prefix),
+        cmocka_unit_test(test_fitted_prefix_kv),        cmocka_unit_test(test_planner_knows_the_peak),
+        cmocka_unit_test(test_initial_values),          cmocka_unit_test(test_bad_input),
     };
     return cmocka_run_group_tests_name("adamem_invariance", tests, NULL, NULL);
 }
