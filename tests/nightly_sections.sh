@@ -99,6 +99,22 @@ leak_run() {
 section_same_bits_float32() { same_bits float32; }
 section_same_bits_bfloat16() { same_bits bfloat16; }
 
+# The promises of reliability at the counts of their table: 200 kills, and each point of a save 20 times.
+section_kills() {
+    build_release adamem_faults
+    "$tests/faults/kills.sh" "$work/release/tests/adamem_faults" 200
+}
+
+section_save_points() {
+    build_release adamem_faults
+    "$tests/faults/save_points.sh" "$work/release/tests/adamem_faults" 20
+}
+
+section_bench_checkpoint() {
+    build_release
+    "$tests/bench/checkpoint/run.sh" "$adamem"
+}
+
 section_sanitizers() {
     build sanitize all -DCMAKE_BUILD_TYPE=RelWithDebInfo -DADAMEM_SANITIZE=ON -DADAMEM_CUDA=OFF
     ctest --test-dir "$work/sanitize" --output-on-failure -j "$(nproc)" >"$work/logs/sanitizers.ctest" || {

@@ -23,6 +23,26 @@ train reference
 
 # From outside, one rank of two.
 ranks=2
+<<<<<<< HEAD
+arm "sleep:step:*:*:0.05"
+start outside --set run.watchdog_seconds=20
+until [[ -s $scratch/outside/metrics.jsonl ]]; do sleep 0.02; done # step 3
+kill -TERM "$(<"$scratch/rank.1")"
+status=0
+wait "$launcher" || status=$?
+disarm
+[[ $status == 75 ]] || { cat "$scratch/outside.log" >&2 && fail "SIGTERM from outside: status $status, not 75"; }
+at=$(stopped_at outside)
+[[ -n $at ]] || fail "the run does not say where it stopped"
+((at >= 3 && at < 20)) || fail "SIGTERM from outside stopped at step $at"
+[[ $(newest_checkpoint outside) == "$at" ]] || fail "stopped at step $at, the newest checkpoint is another"
+says outside '^goodput [0-9.]+ %: .* in 1 start$'
+resumes outside "SIGTERM to rank 1 of 2, all stopped after step $at"
+says outside '^goodput [0-9.]+ %: .* in 2 starts$'
+
+# At exact points. An evaluation is due after step 10: its samples are not taken twice, and its line is not missing.
+for fault in user:step:1:7 interrupt:evaluation:1:10 terminate:evaluation:0:20; do
+=======
 for signal in TERM USR1 INT; do
     run=outside-$signal
     arm "sleep:step:*:*:0.05"
@@ -43,6 +63,7 @@ done
 
 # At exact points. An evaluation is due after step 10: its samples are not taken twice, and its line is not missing.
 for fault in terminate:step:1:7 terminate:evaluation:1:10 terminate:evaluation:0:20 terminate:step:0:10; do
+>>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
     run=at-${fault//:/-}
     arm "$fault"
     ends 75 "$run" --set run.watchdog_seconds=20

@@ -8,7 +8,7 @@ adamem=$1
 . "$(dirname "$0")/common.sh"
 
 ranks=2
-arm "sleep:step:1:10-59:0.1"
+arm "sleep:step:1:10-59:0.12"
 train slow --set training.max_steps=70 --set training.logging_steps=5 --set training.eval_steps=0
 fired "a slow rank"
 says slow 'rank 1 on [^ ]+ is slow: [0-9.]+ times the median'

@@ -137,6 +137,7 @@ static Sample make_sample(int64_t step, int64_t rows) {
                          .best_step = -1,
                          .patience = 2,
                          .consecutive_skips = 1,
+                         .evaluation_pending = step % 2,
                          .loss_sum = -1.5,
                          .loss_count = 11,
                          .program_version = "0.1.0 (test)"}};
@@ -190,9 +191,9 @@ static bool same_meta(const CheckpointMeta *a, const CheckpointMeta *b) {
            a->world_size == b->world_size && a->threads == b->threads && !strcmp(a->backend, b->backend) &&
            !memcmp(&a->best_metric, &b->best_metric, sizeof a->best_metric) && a->best_step == b->best_step &&
            a->patience == b->patience && a->loss_sum == b->loss_sum && a->loss_count == b->loss_count &&
-           a->consecutive_skips == b->consecutive_skips && !strcmp(a->config, b->config) &&
-           !strcmp(a->program_version, b->program_version) && !strcmp(a->base_fingerprint, b->base_fingerprint) &&
-           !strcmp(a->digest, b->digest);
+           a->consecutive_skips == b->consecutive_skips && a->evaluation_pending == b->evaluation_pending &&
+           !strcmp(a->config, b->config) && !strcmp(a->program_version, b->program_version) &&
+           !strcmp(a->base_fingerprint, b->base_fingerprint) && !strcmp(a->digest, b->digest);
 }
 
 static bool same_checkpoint(const Checkpoint *checkpoint, const Sample *sample) {
