@@ -1,52 +1,9 @@
-/* Every backward op against central differences of the float64 forward formula.
- *
- * With L = sum(output * direction), dL/dx_i is (L(x_i + h) - L(x_i - h)) / 2h. In float64 with h = 1e-5 that is good to about
- * 1e-9, so what is measured is the fp32 op. A sample of elements is tested per operand. */
+/* Every backward op of the network against central differences (differences.h). */
+#include "tests/ops/differences.h"
 #include "tests/ops/op_cases.h"
 #include "tests/ops/reference.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
-
-#include <math.h>
 #include <stdlib.h>
-
-enum { SAMPLED = 60 };
-
-/* L as a function of the operands that `context` points to. */
-typedef double (*Objective)(const void *context);
-
-/* Compares the op's gradient with differences of the objective; perturbs operand.host in place. */
-static void check_gradient(Run *run, Objective objective, const void *context, Value operand, Tensor gradient, const char *what) {
-    double *got = run_read(run, gradient);
-    int64_t count = tensor_elements(operand.tensor), step = count / SAMPLED + 1;
-    const double h = 1e-5;
-    double largest = 0;
-    for (int64_t i = 0; i < count; ++i) largest = fmax(largest, fabs(got[i]));
-    for (int64_t i = 0; run->compare && i < count; i += step) {
-        double kept = operand.host[i];
-        operand.host[i] = kept + h;
-        double above = objective(context);
-        operand.host[i] = kept - h;
-        double below = objective(context);
-        operand.host[i] = kept;
-        double expected = (above - below) / (2 * h);
-        if (!(fabs(got[i] - expected) <= 2e-5 * largest + 1e-6))
-            fail_msg("%s: %s[%lld] is %.9g, by differences %.9g", run->label, what, (long long)i, got[i], expected);
-    }
-    free(got);
-}
-
-static double dot(const double *a, const double *b, int64_t count) {
-    double sum = 0;
-    for (int64_t i = 0; i < count; ++i) sum += a[i] * b[i];
-    return sum;
-}
-
-/* The float64 forward passes are long: shapes beyond this size are left to the direct comparison. */
-static bool small(const Shape *s) { return shape_tokens(s) > 0 && shape_tokens(s) <= 9; }
 
 typedef struct NormContext {
     Value x, weight, dy;
@@ -57,11 +14,11 @@ typedef struct NormContext {
 static double norm_objective(const void *context) {
     const NormContext *c = context;
     reference_rms_norm_forward(c->y, c->rstd, c->x.host, c->weight.host, 1e-6, c->rows, c->width);
-    return dot(c->y, c->dy.host, c->rows * c->width);
+    return dot_product(c->y, c->dy.host, c->rows * c->width);
 }
 
 static void rms_norm_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t t = shape_tokens(s), w = s->width;
     NormContext c = {run_random(run, act, SHAPE2(t, w), 1.0),
                      run_random(run, act, SHAPE1(w), 1.0),
@@ -93,11 +50,11 @@ typedef struct AttentionContext {
 static double attention_objective(const void *context) {
     const AttentionContext *c = context;
     reference_attention_forward(c->out, c->lse, c->q.host, c->k.host, c->v.host, c->layout, c->shape);
-    return dot(c->out, c->dout.host, tensor_elements(c->q.tensor));
+    return dot_product(c->out, c->dout.host, tensor_elements(c->q.tensor));
 }
 
 static void attention_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t t = shape_tokens(s), h = s->query_heads, g = s->key_heads, e = s->head_dimension;
     for (int causal = 0; causal < 2; ++causal) {
         AttentionContext c = {run_random(run, act, SHAPE3(t, h, e), 1.0),
@@ -134,11 +91,11 @@ static double swiglu_objective(const void *context) {
     const SwigluContext *c = context;
     int64_t count = tensor_elements(c->gate.tensor);
     reference_swiglu_forward(c->y, c->gate.host, c->up.host, count);
-    return dot(c->y, c->dy.host, count);
+    return dot_product(c->y, c->dy.host, count);
 }
 
 static void swiglu_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t n = shape_tokens(s) * s->hidden;
     SwigluContext c = {run_random(run, act, SHAPE1(n), 2.0), run_random(run, act, SHAPE1(n), 1.0),
                        run_random(run, act, SHAPE1(n), 1.0), calloc((size_t)n, 8)};
@@ -159,11 +116,11 @@ static double gelu_objective(const void *context) {
     const GeluContext *c = context;
     int64_t count = tensor_elements(c->x.tensor);
     reference_gelu_forward(c->y, c->x.host, count);
-    return dot(c->y, c->dy.host, count);
+    return dot_product(c->y, c->dy.host, count);
 }
 
 static void gelu_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t n = shape_tokens(s) * s->hidden;
     GeluContext c = {run_random(run, act, SHAPE1(n), 2.0), run_random(run, act, SHAPE1(n), 1.0), calloc((size_t)n, 8)};
     Value dx = run_poisoned(run, act, SHAPE1(n));
@@ -191,7 +148,7 @@ static double loss_objective(const void *context) {
 }
 
 static void loss_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t t = shape_tokens(s), w = s->width, v = s->vocabulary;
     int32_t rows[9], labels[9];
     int64_t count = (t + 1) / 2; /* every other row has a label */
@@ -241,7 +198,7 @@ static double loss_terms_objective(const void *context) {
 
 /* Both ops as an objective uses them: log-probabilities, derivatives by them on the host, and back. */
 static void loss_terms_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t t = shape_tokens(s), w = s->width, v = s->vocabulary, count = (t + 1) / 2;
     const Ops *ops = run->device->ops;
     int32_t rows[9], labels[9];
@@ -288,12 +245,12 @@ typedef struct RopeContext {
 static double rope_objective(const void *context) {
     const RopeContext *c = context;
     reference_rope(c->y, c->x.host, c->cos_sin, false, c->tokens, c->heads, c->width);
-    return dot(c->y, c->dy.host, tensor_elements(c->x.tensor));
+    return dot_product(c->y, c->dy.host, tensor_elements(c->x.tensor));
 }
 
 /* The backward pass of a rotation is the inverse rotation. */
 static void rope_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t t = shape_tokens(s), h = s->query_heads, e = s->head_dimension;
     RopeContext c = {run_random(run, act, SHAPE3(t, h, e), 1.0),
                      run_random(run, act, SHAPE3(t, h, e), 1.0),
@@ -323,11 +280,11 @@ typedef struct LoraContext {
 static double lora_objective(const void *context) {
     const LoraContext *c = context;
     reference_lora_down(c->p, c->x.host, c->a.host, c->stack, c->layout, c->dropout, c->width);
-    return dot(c->p, c->q.host, tensor_elements(c->q.tensor));
+    return dot_product(c->p, c->q.host, tensor_elements(c->q.tensor));
 }
 
 static void lora_differences(Run *run, const Shape *s, DType act) {
-    if (!small(s)) return;
+    if (!small_enough_for_differences(s)) return;
     int64_t t = shape_tokens(s), w = s->width, rank = 2 * s->rank + 3;
     LoraContext c = {run_random(run, act, SHAPE2(t, w), 1.0),
                      run_random(run, act, SHAPE2(rank, w), 1.0),

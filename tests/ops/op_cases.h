@@ -12,8 +12,8 @@ typedef struct OpCase {
     bool typed; /* run for F32 and BF16; else for F32 only */
 } OpCase;
 
-extern const OpCase linear_cases[], lora_cases[], network_cases[], training_cases[],
-    gradient_cases[]; /* each ends with a NULL name */
+extern const OpCase linear_cases[], lora_cases[], network_cases[], training_cases[], gradient_cases[], memory_cases[],
+    memory_loss_cases[], memory_gradient_cases[]; /* each ends with a NULL name */
 
 /* How the table is run on a backend. */
 typedef struct OpTestPlan {

@@ -21,7 +21,7 @@ static const Shape shapes[] = {
     {"key-tiles", {129, 64, 33}, 96, 6, 2, 128, 72, 130, 8},
     {"wide-head", {70}, 128, 1, 1, 256, 64, 65, 64},
 };
-enum { SHAPES = sizeof shapes / sizeof shapes[0], MAX_CASES = 128 };
+enum { SHAPES = sizeof shapes / sizeof shapes[0], MAX_CASES = 192 };
 
 typedef struct Parameter {
     const OpCase *op;
@@ -122,6 +122,9 @@ int run_op_plan(const OpTestPlan *plan) {
     count = add_cases(parameters, count, network_cases, common);
     count = add_cases(parameters, count, training_cases, common);
     count = add_cases(parameters, count, gradient_cases, common);
+    count = add_cases(parameters, count, memory_cases, common);
+    count = add_cases(parameters, count, memory_loss_cases, common);
+    count = add_cases(parameters, count, memory_gradient_cases, common);
     const int step = plan->parts ? plan->parts : 1;
     size_t chosen = 0;
     for (int i = plan->part; i < count; i += step)

@@ -1,6 +1,7 @@
 # Op tests: every op of a backend against the float64 reference, from one table of shapes.
 set(OP_TEST_SOURCES ops/harness.c ops/reference.c ops/op_tests.c ops/linear_cases.c ops/lora_cases.c ops/network_cases.c ops/training_cases.c
-                    ops/gradient_cases.c)
+                    ops/gradient_cases.c ops/differences.c ops/memory_reference.c ops/memory_cases.c ops/memory_loss_cases.c
+                    ops/memory_gradient_cases.c)
 
 function(adamem_op_test name source labels)
   add_executable(${name} ${source} ${OP_TEST_SOURCES})
