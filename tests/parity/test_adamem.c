@@ -115,6 +115,35 @@ static void test_recomputation(void **state) {
     }
 }
 
+/* A bf16 run computes the same up to its rounding: 8 bits. */
+static void test_bf16(void **state) {
+    (void)state;
+    for (int c = 0; c < CASES; ++c) {
+        AdamemRig rigs[2];
+        AdamemStep steps[2];
+        AdamemBatch batch;
+        AdamemConfig config = adamem_rig_config(cases[c]);
+        adamem_batch_read(cases[c], &batch);
+        for (int i = 0; i < 2; ++i) {
+            Safetensors *memory = golden_open(cases[c], "memory.safetensors");
+            adamem_rig_open(&rigs[i], &config, i ? DTYPE_BF16 : DTYPE_F32);
+            expect_ok(adamem_load(rigs[i].adamem, memory));
+            safetensors_close(memory);
+            steps[i] = adamem_rig_step(&rigs[i], &batch, true, RECOMPUTE_LAYERS);
+        }
+        int64_t n = rigs[0].parameters->flat_elements;
+        double gradient = relative_difference_f32(steps[1].gradient, steps[0].gradient, n);
+        double loss = fabs(steps[1].loss - steps[0].loss) / steps[0].loss;
+        if (!(loss < 5e-3 && gradient < 0.1)) fail_msg("%s in bf16: loss off by %g, gradient by %g", cases[c], loss, gradient);
+        assert_true(gradient > 1e-4); /* it was computed in bf16 */
+        for (int i = 0; i < 2; ++i) {
+            adamem_step_free(&steps[i]);
+            adamem_rig_close(&rigs[i]);
+        }
+        adamem_batch_free(&batch);
+    }
+}
+
 /* Loss with the tensor moved by t times direction. */
 static double moved_loss(AdamemRig *rig, const AdamemBatch *batch, Parameter *parameter, const float *values,
                          const float *direction, double t) {
@@ -168,10 +197,8 @@ static void test_finite_differences(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_goldens),
-        cmocka_unit_test(test_controls),
-        cmocka_unit_test(test_recomputation),
-        cmocka_unit_test(test_finite_differences),
+        cmocka_unit_test(test_goldens), cmocka_unit_test(test_controls),           cmocka_unit_test(test_recomputation),
+        cmocka_unit_test(test_bf16),    cmocka_unit_test(test_finite_differences),
     };
     return cmocka_run_group_tests_name("adamem", tests, NULL, NULL);
 }
