@@ -29,11 +29,7 @@ ends() {
     local expected=$1 status=0 run=$2 from=$EPOCHREALTIME
     shift
     start "$@"
-<<<<<<< HEAD
     { wait "$launcher"; } 2>/dev/null || status=$? # the shell would tell of a killed one
-=======
-    wait "$launcher" || status=$?
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
     seconds=$(awk -v from="$from" -v to="$EPOCHREALTIME" 'BEGIN { print to - from }')
     [[ $expected == failure && $status != 0 && $status != 75 && $status != 76 ]] && expected=$status
     [[ $status == "$expected" ]] || { cat "$scratch/$run.log" >&2 && fail "$run ended with status $status, not $expected"; }

@@ -1,12 +1,8 @@
 /* Faults for adamem_faults, the program as the tests break it (io/fault.h). Three environment variables arm it:
  *
  *   ADAMEM_FAULT=KIND:POINT:RANK:STEP[:ARGUMENT][,...]
-<<<<<<< HEAD
  *       KIND   kill, stop, segfault, terminate, interrupt, user
  *                                               the process gets SIGKILL, SIGSTOP, SIGSEGV, SIGTERM, SIGINT, SIGUSR1
-=======
- *       KIND   kill, stop, segfault, terminate  the process gets SIGKILL, SIGSTOP, SIGSEGV, SIGTERM
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
  *              sleep                            for ARGUMENT seconds
  *              enospc, eio, erofs, edquot       the system call at POINT fails so
  *              short                            the write at POINT is asked for 7 bytes only
@@ -121,21 +117,13 @@ static void sleep_seconds(double seconds) {
 }
 
 void fault_point(const char *point) {
-<<<<<<< HEAD
     const Fault *fault = fires("kill stop segfault terminate interrupt user sleep", point);
-=======
-    const Fault *fault = fires("kill stop segfault terminate sleep", point);
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
     if (!fault) return;
     static const struct {
         const char *kind;
         int signal_number;
-<<<<<<< HEAD
     } signals[] = {{"kill", SIGKILL},      {"stop", SIGSTOP},     {"segfault", SIGSEGV},
                    {"terminate", SIGTERM}, {"interrupt", SIGINT}, {"user", SIGUSR1}};
-=======
-    } signals[] = {{"kill", SIGKILL}, {"stop", SIGSTOP}, {"segfault", SIGSEGV}, {"terminate", SIGTERM}};
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
     for (size_t i = 0; i < sizeof signals / sizeof *signals; ++i)
         if (strcmp(fault->kind, signals[i].kind) == 0) kill(getpid(), signals[i].signal_number);
     if (strcmp(fault->kind, "sleep") == 0) sleep_seconds(fault->argument);

@@ -14,7 +14,6 @@ train reference
 RANDOM=${SEED:=$$}
 echo "random moments: SEED=$SEED"
 
-<<<<<<< HEAD
 # A third are hit while they start, the others in their steps: the armed fault tells of the first one.
 wait_for_moment() {
     if ((RANDOM % 3)); then
@@ -27,26 +26,14 @@ kills=0 round=0
 while ((kills < wanted)); do
     run=run-$((++round))
     for ((start = 0; ; ++start)); do
-=======
-kills=0 round=0
-while ((kills < wanted)); do
-    run=run-$((++round))
-    for (( ; ; )); do
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
         newest=
         [[ -d $scratch/$run ]] && newest=$(newest_checkpoint "$run")
         ranks=$((1 + RANDOM % 2)) victim=$((RANDOM % 2 % ranks))
         arm "sleep:step:*:*:0.03" # so that a run has time to be killed
-<<<<<<< HEAD
         rm -f "$scratch/$run.log"
         start "$run" --set training.save_steps=2 --set training.save_total_limit=2
         if ((kills < wanted && start < 5)); then
             wait_for_moment
-=======
-        start "$run" --set training.save_steps=2 --set training.save_total_limit=2
-        if ((kills < wanted)); then
-            sleep "0.$((300 + RANDOM % 650))"
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
             if [[ -s $scratch/rank.$victim ]] && kill -KILL "$(<"$scratch/rank.$victim")" 2>/dev/null; then kills=$((kills + 1)); fi
         fi
         wait "$launcher" 2>/dev/null || true
@@ -54,14 +41,8 @@ while ((kills < wanted)); do
         all_ranks_gone || fail "$run: ranks are left over"
         rm -f "$scratch"/rank.*
         if [[ -n $newest ]] && grep -q '^continuing from' "$scratch/$run.log"; then
-<<<<<<< HEAD
             from=$(resumed_from "$run")
             ((from == newest)) || fail "$run went on from step $from, though checkpoint-$newest was there"
-=======
-            # A checkpoint that was there before this start may not be lost by it.
-            from=$(resumed_from "$run")
-            ((from >= newest - 2)) || fail "$run went on from step $from, though checkpoint-$newest was there"
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
         fi
         if [[ -e $scratch/$run/final.h5 ]]; then break; fi
     done

@@ -14,11 +14,7 @@ train reference --set training.eval_steps=0
 count=0
 for point in before-write write:3 write:40 before-fsync before-rename before-link rotation; do
     for ((i = 0; i < times; ++i)); do
-<<<<<<< HEAD
         step=$((9 + 3 * (i % 4))) pass=${point#*:}
-=======
-        step=$((6 + 3 * (i % 4))) pass=${point#*:}
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
         [[ $pass == "$point" ]] && pass=1
         run=point-$((++count))
         arm "kill:${point%:*}:0:$step:$pass"

@@ -23,7 +23,6 @@ train reference
 
 # From outside, one rank of two.
 ranks=2
-<<<<<<< HEAD
 arm "sleep:step:*:*:0.05"
 start outside --set run.watchdog_seconds=20
 until [[ -s $scratch/outside/metrics.jsonl ]]; do sleep 0.02; done # step 3
@@ -42,28 +41,6 @@ says outside '^goodput [0-9.]+ %: .* in 2 starts$'
 
 # At exact points. An evaluation is due after step 10: its samples are not taken twice, and its line is not missing.
 for fault in user:step:1:7 interrupt:evaluation:1:10 terminate:evaluation:0:20; do
-=======
-for signal in TERM USR1 INT; do
-    run=outside-$signal
-    arm "sleep:step:*:*:0.05"
-    start "$run" --set run.watchdog_seconds=20
-    until [[ -s $scratch/$run/metrics.jsonl ]]; do sleep 0.02; done # step 3
-    kill "-$signal" "$(<"$scratch/rank.1")"
-    status=0
-    wait "$launcher" || status=$?
-    disarm
-    [[ $status == 75 ]] || { cat "$scratch/$run.log" >&2 && fail "$run: status $status, not 75"; }
-    at=$(stopped_at "$run")
-    [[ -n $at ]] || fail "$run does not say where it stopped"
-    ((at >= 3 && at < 20)) || fail "$run stopped at step $at"
-    [[ $(newest_checkpoint "$run") == "$at" ]] || fail "$run stopped at step $at, its newest checkpoint is another"
-    says "$run" '^goodput [0-9.]+ %'
-    resumes "$run" "SIG$signal to rank 1 of 2, all stopped after step $at"
-done
-
-# At exact points. An evaluation is due after step 10: its samples are not taken twice, and its line is not missing.
-for fault in terminate:step:1:7 terminate:evaluation:1:10 terminate:evaluation:0:20 terminate:step:0:10; do
->>>>>>> e747a4495eb44f248b0fda7cb7636f6383f4f918
     run=at-${fault//:/-}
     arm "$fault"
     ends 75 "$run" --set run.watchdog_seconds=20
