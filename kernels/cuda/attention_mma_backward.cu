@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(mma_threads, 2)
                             const float *__restrict__ delta, const __nv_bfloat16 *__restrict__ q,
                             const __nv_bfloat16 *__restrict__ k, const __nv_bfloat16 *__restrict__ v, MmaArguments a) {
     constexpr int ROWS = Sizes<E>::dq_rows, KEYS = Sizes<E>::dq_keys, MT = ROWS / 16 / mma_warps, NT = KEYS / 8;
-    extern __shared__ float shared[];
+    extern __shared__ __align__(16) float shared[]; /* cp.async and ldmatrix take 16 bytes */
     __nv_bfloat16 *queries = (__nv_bfloat16 *)shared, *upstream = queries + ROWS * E, *tiles = upstream + ROWS * E;
     const MmaBlock block = find_block<ROWS>(a, blockIdx.x, a.causal);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * MT, first = block.first + warp_row;
@@ -114,7 +114,7 @@ __global__ void __launch_bounds__(mma_threads, 2)
                              const float *__restrict__ delta, const __nv_bfloat16 *__restrict__ q,
                              const __nv_bfloat16 *__restrict__ k, const __nv_bfloat16 *__restrict__ v, MmaArguments a) {
     constexpr int ROWS = Sizes<E>::dkv_rows, QUERIES = Sizes<E>::dkv_queries, MT = ROWS / 16 / mma_warps, NT = QUERIES / 8;
-    extern __shared__ float shared[];
+    extern __shared__ __align__(16) float shared[]; /* cp.async and ldmatrix take 16 bytes */
     __nv_bfloat16 *keys = (__nv_bfloat16 *)shared, *values = keys + ROWS * E, *tiles = values + ROWS * E;
     const MmaBlock block = find_block<ROWS>(a, blockIdx.x, false);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * MT, first = block.first + warp_row;

@@ -64,7 +64,7 @@ __global__ void __launch_bounds__(mma_threads, 2)
     attention_mma_forward_kernel(__nv_bfloat16 *__restrict__ out, float *__restrict__ lse, const __nv_bfloat16 *__restrict__ q,
                                  const __nv_bfloat16 *__restrict__ k, const __nv_bfloat16 *__restrict__ v, MmaArguments a) {
     constexpr int MT = 2, NT = forward_keys / 8;
-    extern __shared__ float shared[];
+    extern __shared__ __align__(16) float shared[]; /* cp.async and ldmatrix take 16 bytes */
     __nv_bfloat16 *queries = (__nv_bfloat16 *)shared, *keys = queries + forward_queries * E, *values = keys + forward_keys * E;
     const MmaBlock block = find_block<forward_queries>(a, blockIdx.x, a.causal);
     const int lane = threadIdx.x % 32, warp_row = threadIdx.x / 32 * 16 * MT, first = block.first + warp_row;
