@@ -9,6 +9,7 @@
 static const DataFormatFamily *const families[] = {
     &data_format_cnn_dailymail, &data_format_dialogsum, &data_format_samsum, &data_format_qmsum,  &data_format_squality,
     &data_format_memory,        &data_format_chat,      &data_format_text,   &data_format_tokens, &data_format_prompt_completion,
+    &data_format_qa,
 };
 enum { FAMILIES = sizeof families / sizeof *families };
 
@@ -53,6 +54,8 @@ static Status check_settings(const DataFormatFamily *family, const DataFormatSet
     if (!family->prompt && (*s->prompt_template || *s->completion_template))
         INVALID("%s: format %s takes no template", *s->prompt_template ? "data.prompt_template" : "data.completion_template",
                 family->name);
+    if (s->context_length > 0 && family != &data_format_qa && family != &data_format_text)
+        INVALID("format %s has no context for a latent memory to keep; qa and text have", family->name);
     if (!data_format_needs_tokenizer(family->name)) return STATUS_OK;
     if (!s->tokenizer) INVALID("format %s needs a tokenizer: model.path holds no tokenizer.json", family->name);
     if (s->vocabulary_size && tokenizer_size(s->tokenizer) > s->vocabulary_size)

@@ -3,6 +3,9 @@
  * Formats with templates: prompt and completion are tokenized separately, the EOS is appended and is a label; with
  * chat_template = "chatml" the prompt becomes the user message and the completion the assistant's. Formats without:
  * chat (loss on every assistant turn including its <|im_end|>), text (EOS after each document, cut into windows), tokens.
+ * For a latent memory (context_length > 0) a sample is its context, marked LABEL_CONTEXT, and behind it what the decoder reads
+ * itself, at most max_length tokens: of format qa the rendered sample without the context, of format text a continuation. Other
+ * formats have no context and are refused.
  * A DataFormat is immutable and may be used by many threads, each with its own TokenizerScratch. */
 #ifndef IO_DATA_FORMAT_H
 #define IO_DATA_FORMAT_H
@@ -22,6 +25,8 @@ typedef struct DataFormatSettings {
     const char *system;                                /* system message where a chat template is applied; "" = its default */
     int64_t max_length;                                /* tokens */
     bool truncate;
+    int64_t context_length;     /* > 0: for a latent memory, see below; most tokens of a context */
+    int64_t lead_length;        /* then: first tokens of a continuation, which are given to predict the rest; at least 1 */
     int64_t vocabulary_size;    /* rows of the model's embedding; 0 = unknown, not checked */
     const Tokenizer *tokenizer; /* NULL is allowed for format tokens only; outlives the DataFormat */
 } DataFormatSettings;

@@ -43,8 +43,11 @@ struct DataFormat {
 };
 
 extern const DataFormatFamily data_format_cnn_dailymail, data_format_dialogsum, data_format_samsum, data_format_prompt_completion,
-    data_format_qmsum, data_format_squality, data_format_memory, data_format_chat, data_format_text, data_format_tokens;
+    data_format_qmsum, data_format_squality, data_format_memory, data_format_chat, data_format_text, data_format_tokens,
+    data_format_qa;
 
+/* For a latent memory: a document's windows of context and continuation. */
+Status data_format_add_continuations(const DataFormatSettings *settings, const TokenList *ids, SampleList *out);
 /* Renders the templates with values [fields of the family], tokenizes and adds the sample. */
 Status data_format_add(const DataFormat *format, TokenizerScratch *scratch, const FieldValue *values, const SampleSink *out);
 /* What the rendered sample asks, and the text it should be answered with. Removes the answer from the sample; one without an

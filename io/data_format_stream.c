@@ -25,7 +25,9 @@ static Status convert_text(const DataFormat *format, TokenizerScratch *scratch, 
     TokenList ids = {0};
     Status status = tokenizer_encode(s->tokenizer, scratch, text, length, &ids);
     if (!status) status = token_list_push(&ids, tokenizer_eos_id(s->tokenizer));
-    if (!status) status = add_windows(&ids, s->max_length, out->samples);
+    if (!status)
+        status = s->context_length > 0 ? data_format_add_continuations(s, &ids, out->samples)
+                                       : add_windows(&ids, s->max_length, out->samples);
     token_list_free(&ids);
     return status;
 }

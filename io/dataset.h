@@ -2,8 +2,8 @@
  *
  * A data set is a directory (the cache of one configuration) of HDF5 part files and a manifest.json that names them, in
  * order; parts are written whole or not at all, so that an interrupted preparation continues where it stopped.
- * Part file: /input_ids int32 [tokens], /labels int32 [tokens] (-100 = not trained), /offsets int64 [samples+1],
- * /label_tokens int32 [samples] (labels that count: those not at position 0 of their sample and not -100), all with the
+ * Part file: /input_ids int32 [tokens], /labels int32 [tokens] (negative = not trained), /offsets int64 [samples+1],
+ * /label_tokens int32 [samples] (labels that count: those not at position 0 of their sample and not negative), all with the
  * fletcher32 checksum; attributes on / are described in io/dataset_writer.h. */
 #ifndef IO_DATASET_H
 #define IO_DATASET_H
@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define LABEL_IGNORED (-100)
+#define LABEL_CONTEXT (-101) /* not trained either: the sample begins with these, a latent memory's context */
 
 typedef struct TokenDataset TokenDataset;
 

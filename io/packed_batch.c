@@ -22,6 +22,7 @@ static Status allocate(PackedBatch *b, int64_t labels) {
     TRY_ALLOC(b->sample_of_token = malloc(tokens * sizeof *b->sample_of_token));
     TRY_ALLOC(b->offsets = malloc(sequences * sizeof *b->offsets));
     TRY_ALLOC(b->samples = malloc(sequences * sizeof *b->samples));
+    TRY_ALLOC(b->contexts = calloc(sequences, sizeof *b->contexts));
     TRY_ALLOC(b->label_rows = malloc(((size_t)labels + 1) * sizeof *b->label_rows));
     TRY_ALLOC(b->label_ids = malloc(((size_t)labels + 1) * sizeof *b->label_ids));
     return STATUS_OK;
@@ -30,10 +31,11 @@ static Status allocate(PackedBatch *b, int64_t labels) {
 static void fill_sequence(PackedBatch *b, const int32_t *labels, int64_t sequence, int64_t start, int64_t end) {
     b->offsets[sequence + 1] = (int32_t)end;
     if (end - start > b->longest) b->longest = end - start;
+    while (start + b->contexts[sequence] < end && labels[start + b->contexts[sequence]] == LABEL_CONTEXT) ++b->contexts[sequence];
     for (int64_t i = start; i < end; ++i) {
         b->positions[i] = (int32_t)(i - start);
         b->sample_of_token[i] = (int32_t)sequence;
-        if (i == start || labels[i] == LABEL_IGNORED) continue;
+        if (i == start || labels[i] < 0) continue;
         b->label_rows[b->label_count] = (int32_t)(i - 1);
         b->label_ids[b->label_count++] = labels[i];
     }
@@ -46,7 +48,7 @@ Status packed_batch_build(const int32_t *input_ids, const int32_t *labels, const
     out->sequences = sequences;
     out->tokens = sequences ? ends[sequences - 1] : 0;
     int64_t label_count = 0;
-    for (int64_t i = 0; i < out->tokens; ++i) label_count += labels[i] != LABEL_IGNORED;
+    for (int64_t i = 0; i < out->tokens; ++i) label_count += labels[i] >= 0;
     Status status = allocate(out, label_count);
     if (status) {
         packed_batch_free(out);
@@ -65,6 +67,7 @@ void packed_batch_free(PackedBatch *b) {
     free(b->offsets);
     free(b->sample_of_token);
     free(b->samples);
+    free(b->contexts);
     free(b->label_rows);
     free(b->label_ids);
     *b = (PackedBatch){0};

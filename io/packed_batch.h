@@ -18,6 +18,7 @@ typedef struct PackedBatch {
     int32_t *offsets;          /* [S+1] cu_seqlens */
     int32_t *sample_of_token;  /* [T] number of the sequence, 0..S-1 */
     int64_t *samples;          /* [S] sample number in the data set: keys dropout */
+    int32_t *contexts;         /* [S] tokens that each begins with which are marked LABEL_CONTEXT */
     int32_t *label_rows;       /* [M] rows that predict, strictly increasing */
     int32_t *label_ids;        /* [M] what they must predict */
 } PackedBatch;

@@ -62,6 +62,10 @@ Status prepare_key(const PrepareSettings *settings, char key[65]) {
     hash_integer(&hash, (int64_t)batch_bytes(settings));
     hash_integer(&hash, settings->format.max_length);
     hash_integer(&hash, settings->format.truncate);
+    if (settings->format.context_length > 0) {
+        hash_integer(&hash, settings->format.context_length);
+        hash_integer(&hash, settings->format.lead_length);
+    }
     hash_integer(&hash, settings->format.vocabulary_size);
     hash_string(&hash, settings->format.chat_template);
     hash_string(&hash, settings->format.system);

@@ -1,7 +1,5 @@
 #include "io/sample_list.h"
 
-#include "io/dataset.h"
-
 #include <stdlib.h>
 
 const char *drop_reason_name(DropReason reason) {
@@ -36,7 +34,7 @@ void sample_list_free(SampleList *list) {
 
 int64_t sample_label_tokens(const int32_t *labels, int64_t length) {
     int64_t count = 0;
-    for (int64_t i = 1; i < length; ++i) count += labels[i] != LABEL_IGNORED;
+    for (int64_t i = 1; i < length; ++i) count += labels[i] >= 0;
     return count;
 }
 

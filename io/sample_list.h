@@ -11,7 +11,7 @@
 typedef enum DropReason {
     DROP_NO_LABEL,            /* no label that counts: nothing to learn from, and 0/0 in the mean */
     DROP_COMPLETION_TOO_LONG, /* template and completion alone exceed data.max_length */
-    DROP_ONE_TOKEN_WINDOW,    /* format text: the rest of a document is one token, which nothing predicts */
+    DROP_ONE_TOKEN_WINDOW,    /* format text: the rest of a document is too short to predict anything in it */
     DROP_REASONS
 } DropReason;
 /* "no_label", "completion_too_long", "one_token_window". */
@@ -36,7 +36,7 @@ typedef struct SampleList {
 void sample_list_clear(SampleList *list); /* memory is kept */
 void sample_list_free(SampleList *list);
 
-/* Labels that count: not at position 0 and not LABEL_IGNORED. */
+/* Labels that count: not at position 0 and not negative (LABEL_IGNORED, LABEL_CONTEXT). */
 int64_t sample_label_tokens(const int32_t *labels, int64_t length);
 /* Appends a sample and counts it; one without a label that counts is dropped and counted instead. length < 2^31. */
 Status sample_list_add(SampleList *list, const int32_t *input_ids, const int32_t *labels, int64_t length);

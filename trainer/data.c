@@ -129,11 +129,16 @@ static Status set_sources(Preparation *p, const ConfigRecordList *list, const Co
 Status data_settings(const Options *options, const Tokenizer *tokenizer, bool validation, DataFormatSettings *out) {
     const DataOptions *data = &options->data;
     int64_t evaluated = options->evaluation.input_max_length;
+    const bool memory = options_have_memory(options);
     *out = (DataFormatSettings){.prompt_template = data->prompt_template,
                                 .completion_template = data->completion_template,
                                 .chat_template = data->chat_template,
                                 .system = data->system,
-                                .max_length = validation && evaluated ? evaluated : data->max_length,
+                                .max_length = memory                    ? options->adamem.continuation_length
+                                              : validation && evaluated ? evaluated
+                                                                        : data->max_length,
+                                .context_length = memory ? options->adamem.context_length : 0,
+                                .lead_length = memory ? options->adamem.lead_length : 0,
                                 .truncate = data->truncate,
                                 .tokenizer = tokenizer};
     return vocabulary_size(options->model.path, &out->vocabulary_size);

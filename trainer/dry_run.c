@@ -31,6 +31,12 @@ static Status count_lines(const DataSource *source, int64_t *out) {
     return status;
 }
 
+/* Of a sample. */
+static int64_t most_tokens(const Options *options) {
+    const AdamemOptions *memory = &options->adamem;
+    return options_have_memory(options) ? memory->context_length + memory->continuation_length : options->data.max_length;
+}
+
 static Status count_all_lines(const Options *options, DataCount *out) {
     int64_t count = options->data.train.count;
     const DataSource *sources = options->data.train.items;
@@ -43,7 +49,7 @@ static Status count_all_lines(const Options *options, DataCount *out) {
         status = count_lines(&sources[i], &samples[i]);
     }
     if (!status) status = data_mixture_create(samples, weights, count, (uint64_t)options->run.seed, &mixture);
-    *out = (DataCount){mixture.samples, options->data.max_length, true};
+    *out = (DataCount){mixture.samples, most_tokens(options), true};
     data_mixture_free(&mixture);
     free(samples);
     free(weights);
@@ -78,7 +84,7 @@ static bool needs_tokenizer(const Options *options) {
 
 /* Collective. */
 static Status count_data(const Options *options, const Ranks *ranks, DataCount *out) {
-    *out = (DataCount){.longest = options->data.max_length};
+    *out = (DataCount){.longest = most_tokens(options)};
     if (options->data.train.count == 0) return STATUS_OK;
     Tokenizer *tokenizer;
     TRY(session_tokenizer(options, true, &tokenizer));
@@ -215,7 +221,7 @@ static Status set_memory(JsonValue *object, const Options *options, const ModelC
     JsonValue *bytes;
     TRY(find_target(options, device_memory, &target));
     int64_t available = device_memory > 0 ? device_memory : INT64_MAX;
-    TRY(plan_recompute(options, config, target, plan_worst_batch(&options->training, longest), available, &memory));
+    TRY(plan_recompute(options, config, target, plan_worst(options, longest), available, &memory));
     TRY(json_value_set_string(object, "planned_for", target.backend == BACKEND_CUDA ? "cuda" : "cpu"));
     TRY(new_child(object, "memory", &bytes));
     TRY(json_value_set_integer(bytes, "weights", memory.weights));

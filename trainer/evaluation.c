@@ -22,7 +22,7 @@ static Status run_micro_batches(Session *session, const Objective *objective, Ba
         fault_point("evaluation");
         TRY(stop_check("in an evaluation"));
         TRY(batch_stream_take(stream, &packed, &ready, &waited));
-        ObjectiveInput input = {.batch = &packed, .label_tokens = batch->label_tokens};
+        ObjectiveInput input = {.batch = &packed, .label_tokens = batch->label_tokens, .samples = batch->samples};
         Status status = objective->forward(session, &input, &loss);
         for (int64_t k = 0; k < packed.label_count; ++k) ++label_counts[packed.label_ids[k]];
         packed_batch_free(&packed);

@@ -56,6 +56,7 @@ typedef struct Loop {
 typedef struct IssuedBatch {
     PackedBatch packed;
     AnswerBatch answers;
+    MemoryShare memory;
     ObjectiveInput input;
 } IssuedBatch;
 
@@ -75,7 +76,8 @@ static Status issue_micro_batch(Loop *loop, const StepBatch *batch, IssuedBatch 
                                     .training = true,
                                     .recompute = session->recompute,
                                     .label_tokens = batch->label_tokens,
-                                    .samples = batch->samples};
+                                    .samples = batch->samples,
+                                    .memory = &micro->memory};
     TRY(batch_stream_take(loop->stream, &micro->packed, &micro->input.ready, data_seconds));
     if (loop->data->terms) {
         TRY(answer_batch_build(loop->data->terms, &micro->packed, &micro->answers));
@@ -331,7 +333,7 @@ static Status rehearse(Loop *loop) {
     AnswerBatch answers = {0};
     double loss;
     if (device_is_host(session->device) || session->worst.sequences == 0) return STATUS_OK;
-    TRY(plan_fill_worst_batch(session->worst, &packed));
+    TRY(plan_fill_worst_batch(session->options, session->worst, &packed));
     ObjectiveInput input = {.batch = &packed,
                             .training = true,
                             .recompute = session->recompute,

@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 /* Elements [first, first + count) of the flat arrays with one learning rate and one decay. */
 typedef struct Run {
@@ -51,6 +52,8 @@ static Status groups_compile(const Options *options, Groups *groups) {
 static Run run_of(const Options *options, Groups *groups, const Parameter *parameter) {
     Run run = {.learning_rate = options->training.learning_rate,
                .weight_decay = parameter->decay ? options->training.weight_decay : 0.0};
+    if (options_have_memory(options) && strncmp(parameter->name, "memory.", 7) != 0)
+        run.learning_rate = options->adamem.unfreeze_learning_rate;
     for (int64_t i = 0; i < groups->count; ++i) {
         if (!pattern_matches(groups->patterns[i], parameter->name)) continue;
         groups->used[i] = true;

@@ -10,8 +10,8 @@
 #define NO           CONFIG_NO_LIMIT
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-#define FORMATS       "cnn_dailymail|dialogsum|samsum|qmsum|squality|memory|chat|prompt_completion|text|tokens"
-#define FORMATS_LATER "covidet|qa|hotpotqa|narrativeqa|longbench|longmemeval"
+#define FORMATS       "cnn_dailymail|dialogsum|samsum|qmsum|squality|memory|chat|prompt_completion|text|qa|tokens"
+#define FORMATS_LATER "covidet|hotpotqa|narrativeqa|longbench|longmemeval"
 
 #define AT(member) offsetof(DataSource, member)
 static const ConfigOption source_options[] = {
@@ -91,8 +91,10 @@ static const ConfigOption all_options[] = {
     {"data.cache_dir", CONFIG_STRING, AT(data.cache_dir), "",
      .help = "where prepared token data sets lie; empty: \"cache\" in run.output_dir"},
 
-    {"training.objective", CONFIG_CHOICE, AT(training.objective), "sft", .choices = "sft",
-     .later = "memory_pretrain|memory_task|ideal", .help = "sft: cross-entropy on the labels"},
+    {"training.objective", CONFIG_CHOICE, AT(training.objective), "sft", .choices = "sft|memory_pretrain|memory_task",
+     .later = "ideal",
+     .help = "sft: cross-entropy on the labels; memory_pretrain: a latent memory (adamem) learns what the decoder knows with the "
+             "context before it; memory_task: it learns to answer"},
     {"training.num_train_epochs", CONFIG_REAL, AT(training.num_train_epochs), "3.0", 0, 1e6,
      .help = "passes over the data, when max_steps is not set"},
     {"training.max_steps", CONFIG_INTEGER, AT(training.max_steps), "-1", -1, NO,
@@ -155,7 +157,53 @@ static const ConfigOption all_options[] = {
     {"loss.coverage_weight", CONFIG_REAL, AT(loss.coverage_weight), "0.0", 0, 20,
      .help = "weight of coverage: that each name and number of an answer (the first 64) is likely somewhere in it"},
 
-    {"adamem", .later = "*"},
+    {"adamem.chunk_size", CONFIG_INTEGER, AT(adamem.chunk_size), "256", 1, 1 << 20,
+     .help = "tokens of a context that are summarized together"},
+    {"adamem.summary_per_chunk", CONFIG_INTEGER, AT(adamem.summary_per_chunk), "2", 1, 1 << 20,
+     .help = "vectors that a chunk becomes"},
+    {"adamem.n_latents", CONFIG_INTEGER, AT(adamem.n_latents), "32", 1, 1 << 20, .help = "soft tokens of a query"},
+    {"adamem.hidden_size", CONFIG_INTEGER, AT(adamem.hidden_size), "512", 1, 1 << 20, .help = "width of the memory"},
+    {"adamem.encoder_layers", CONFIG_INTEGER, AT(adamem.encoder_layers), "4", 1, 1024, .help = "layers of the chunk encoder"},
+    {"adamem.resampler_layers", CONFIG_INTEGER, AT(adamem.resampler_layers), "4", 1, 1024, .help = "layers of the resampler"},
+    {"adamem.num_heads", CONFIG_INTEGER, AT(adamem.num_heads), "8", 1, 1024, .help = "attention heads of both"},
+    {"adamem.projection", CONFIG_CHOICE, AT(adamem.projection), "mlp", .choices = "linear|mlp",
+     .help = "from the memory's width to the decoder's"},
+    {"adamem.interface", CONFIG_CHOICE, AT(adamem.interface), "soft_prefix", .choices = "soft_prefix|prefix_kv",
+     .help = "latents as input embeddings before the query, or as keys and values of every layer"},
+    {"adamem.conditioning", CONFIG_CHOICE, AT(adamem.conditioning), "film", .choices = "film|add|none",
+     .help = "how latents learn of the query; none: not at all"},
+    {"adamem.query_max_length", CONFIG_INTEGER, AT(adamem.query_max_length), "256", 1, 1 << 20,
+     .help = "the latents see so many tokens of a query; the decoder sees all"},
+    {"adamem.prefix_kv_size", CONFIG_INTEGER, AT(adamem.prefix_kv_size), "256", 1, 1 << 20,
+     .help = "width of the bottleneck of interface prefix_kv"},
+    {"adamem.nested_latents", CONFIG_BOOLEAN, AT(adamem.nested_latents), "false",
+     .help = "a latent does not depend on later ones"},
+    {"adamem.context_length", CONFIG_INTEGER, AT(adamem.context_length), "4096", 1, 1 << 28,
+     .help = "most tokens of a context; memory_pretrain cuts documents so, memory_task cuts contexts behind them"},
+    {"adamem.continuation_length", CONFIG_INTEGER, AT(adamem.continuation_length), "512", 2, 1 << 24,
+     .help = "most tokens that the decoder reads itself: a continuation, or query and answer"},
+    {"adamem.lead_length", CONFIG_INTEGER, AT(adamem.lead_length), "1", 1, 1 << 24,
+     .help = "first tokens of a continuation, which are given: they are its query"},
+    {"adamem.nll_weight", CONFIG_REAL, AT(adamem.nll_weight), "1.0", 0, 1000, .help = "weight of the cross-entropy"},
+    {"adamem.kl_weight", CONFIG_REAL, AT(adamem.kl_weight), "1.0", 0, 1000,
+     .help = "memory_pretrain: weight of the divergence from the decoder that reads the context itself"},
+    {"adamem.kl_temperature", CONFIG_REAL, AT(adamem.kl_temperature), "1.0", 1e-3, 1000, .help = "of both distributions"},
+    {"adamem.contrastive_weight", CONFIG_REAL, AT(adamem.contrastive_weight), "0.1", 0, 1000,
+     .help = "memory_task: latents must tell their answer from the other answers of the micro-batch"},
+    {"adamem.contrastive_temperature", CONFIG_REAL, AT(adamem.contrastive_temperature), "0.07", 1e-3, 1000,
+     .help = "at first; learn_temperature goes on from there"},
+    {"adamem.learn_temperature", CONFIG_BOOLEAN, AT(adamem.learn_temperature), "true", .help = "train that temperature too"},
+    {"adamem.contrastive_size", CONFIG_INTEGER, AT(adamem.contrastive_size), "256", 1, 1 << 20,
+     .help = "width of what is compared"},
+    {"adamem.diversity_weight", CONFIG_REAL, AT(adamem.diversity_weight), "0.01", 0, 1000,
+     .help = "memory_task: weight of the mean squared cosine between the latents of a query"},
+    {"adamem.unfreeze_layers", CONFIG_INTEGER, AT(adamem.unfreeze_layers), "0", 0, 1024,
+     .help = "memory_task: train so many of the decoder's top layers too"},
+    {"adamem.unfreeze_learning_rate", CONFIG_REAL, AT(adamem.unfreeze_learning_rate), "2e-5", 0, 1,
+     .help = "their peak learning rate"},
+    {"adamem.init_from", CONFIG_STRING, AT(adamem.init_from), "", .help = "checkpoint of the phase before"},
+    {"adamem.cache_dtype", .later = "*"},
+    {"adamem.baseline", .later = "*"},
 
     {"evaluation.max_samples", CONFIG_INTEGER, AT(evaluation.max_samples), "0", 0, NO,
      .help = "evaluate on the first so many samples, and generate from the first so many prompts; 0: all"},
@@ -207,6 +255,8 @@ Status options_apply(const char *const *sets, size_t count, Options *options) {
     return STATUS_OK;
 }
 
+bool options_have_memory(const Options *options) { return strncmp(options->training.objective, "memory_", 7) == 0; }
+
 Status options_set_model(Options *options, const char *path) {
     char *copy;
     TRY_ALLOC(copy = strdup(path));
@@ -238,9 +288,41 @@ static Status check_patterns(const Options *options) {
     return STATUS_OK;
 }
 
+/* What is trained is the memory, and the loss is its own. */
+static Status check_memory(const Options *options) {
+    const AdamemOptions *memory = &options->adamem;
+    const LossOptions *loss = &options->loss;
+    const bool pretrain = strcmp(options->training.objective, "memory_pretrain") == 0;
+    const char *objective = options->training.objective;
+    if (options->lora.target_modules.count || options->model.trainable.count)
+        INVALID("training.objective = \"%s\" trains the latent memory: leave lora.target_modules and model.trainable out; "
+                "adamem.unfreeze_layers trains layers of the decoder",
+                objective);
+    if (pretrain && memory->unfreeze_layers)
+        INVALID(
+            "adamem.unfreeze_layers needs training.objective = \"memory_task\": the frozen decoder is memory_pretrain's teacher");
+    if (memory->nll_weight == 0 && (!pretrain || memory->kl_weight == 0))
+        INVALID("adamem.nll_weight = 0 leaves nothing to learn the text from");
+    if (memory->lead_length >= memory->continuation_length)
+        INVALID("adamem.lead_length = %lld must be less than adamem.continuation_length = %lld", (long long)memory->lead_length,
+                (long long)memory->continuation_length);
+    if (loss->entity_weight > 0 || loss->length_weight > 0 || loss->coverage_weight > 0)
+        INVALID("the loss.* weights belong to training.objective = \"sft\"");
+    if (options->training.label_smoothing_factor > 0)
+        INVALID("training.label_smoothing_factor belongs to training.objective = \"sft\"");
+    if (options->training.predict_with_generate)
+        INVALID("training.predict_with_generate belongs to training.objective = \"sft\"");
+    if (*options->data.chat_template) INVALID("data.chat_template belongs to training.objective = \"sft\"");
+    return check_patterns(options);
+}
+
 static Status check_trainable(const Options *options) {
     const LoraOptions *lora = &options->lora;
     bool targets[LINEAR_KINDS];
+    if (options_have_memory(options)) return check_memory(options);
+    if (options->adamem.init_from[0] || options->adamem.unfreeze_layers)
+        INVALID("adamem.%s needs training.objective = \"memory_pretrain\" or \"memory_task\"",
+                options->adamem.init_from[0] ? "init_from" : "unfreeze_layers");
     if (!lora->target_modules.count && !options->model.trainable.count)
         INVALID("nothing is trainable: set lora.target_modules or model.trainable");
     TRY(lora_targets((const char *const *)lora->target_modules.items, lora->target_modules.count, targets));

@@ -107,6 +107,21 @@ typedef struct EvaluationOptions {
     int64_t bertscore_layers; /* -1: by the model's name */
 } EvaluationOptions;
 
+/* The latent memory (model/adamem_config.h) and its objectives. */
+typedef struct AdamemOptions {
+    int64_t chunk_size, summary_per_chunk, n_latents, hidden_size, encoder_layers, resampler_layers, num_heads;
+    int64_t query_max_length, prefix_kv_size, contrastive_size;
+    char *projection, *interface, *conditioning;
+    bool nested_latents, learn_temperature;
+    int64_t context_length;      /* most tokens of a context */
+    int64_t continuation_length; /* most tokens that the decoder reads behind the latents */
+    int64_t lead_length;         /* of a continuation: tokens that are its query */
+    double nll_weight, kl_weight, kl_temperature, contrastive_weight, contrastive_temperature, diversity_weight;
+    int64_t unfreeze_layers;
+    double unfreeze_learning_rate;
+    char *init_from; /* "" when not given */
+} AdamemOptions;
+
 typedef struct Options {
     RunOptions run;
     ModelOptions model;
@@ -114,6 +129,7 @@ typedef struct Options {
     DataOptions data;
     TrainingOptions training;
     LossOptions loss;
+    AdamemOptions adamem;
     EvaluationOptions evaluation;
 } Options;
 
@@ -132,6 +148,8 @@ Status options_load(const char *path, const char *const *sets, size_t count, Opt
 Status options_load_text(const char *name, const char *text, Options *options);
 /* Overrides on top of loaded options, which stay valid also after an error. */
 Status options_apply(const char *const *sets, size_t count, Options *options);
+/* training.objective is one of the latent memory's. */
+bool options_have_memory(const Options *options);
 /* Replaces model.path. */
 Status options_set_model(Options *options, const char *path);
 void options_free(Options *options);

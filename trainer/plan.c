@@ -1,9 +1,11 @@
 #include "trainer/plan.h"
 
 #include "dist/gradient_reduction.h"
+#include "io/dataset.h"
 #include "model/batch.h"
 #include "model/kv_cache.h"
 #include "trainer/objectives/head_loss.h"
+#include "trainer/objectives/memory_loss.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -73,6 +75,20 @@ Status plan_decoder_settings(const Options *options, DecoderSettings *settings, 
     return status;
 }
 
+/* Any sample may have a long context, or much that the decoder reads itself, and any number of them the same micro-batch. */
+static WorstBatch worst_memory_batch(const Options *options, int64_t longest) {
+    const TrainingOptions *training = &options->training;
+    int64_t sequences = training->per_device_train_batch_size, limit = training->max_tokens_per_micro_batch;
+    const int64_t own = options->adamem.continuation_length, whole = options->adamem.context_length + own;
+    if (longest > whole) longest = whole;
+    if (limit > 0 && sequences * longest > limit) {
+        if (limit < longest) limit = longest;
+        longest = ceil_divide(limit, sequences);
+    }
+    if (longest < 2) longest = 2;
+    return (WorstBatch){sequences, longest, (own < longest ? own : longest) - 1, 0};
+}
+
 WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest) {
     int64_t sequences = training->per_device_train_batch_size, limit = training->max_tokens_per_micro_batch;
     const int64_t labels = longest > 1 ? longest - 1 : 1;
@@ -81,9 +97,14 @@ WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest) {
     return (WorstBatch){limit / longest, longest, labels, limit % longest};
 }
 
+WorstBatch plan_worst(const Options *options, int64_t longest) {
+    return options_have_memory(options) ? worst_memory_batch(options, longest) : plan_worst_batch(&options->training, longest);
+}
+
 /* Sequences of equal length and the rest, labels at the end of each: what the loss sees of a worst-case batch. */
-Status plan_fill_worst_batch(WorstBatch worst, PackedBatch *out) {
+Status plan_fill_worst_batch(const Options *options, WorstBatch worst, PackedBatch *out) {
     int64_t tokens = worst.sequences * worst.longest + worst.rest, sequences = worst.sequences + (worst.rest > 0);
+    const int64_t own = options_have_memory(options) ? options->adamem.continuation_length : INT64_MAX;
     if (tokens > INT32_MAX) INVALID("a micro-batch of %lld tokens is too large", (long long)tokens);
     int32_t *ids = calloc((size_t)tokens, sizeof *ids), *labels = malloc((size_t)tokens * sizeof *labels);
     int64_t *ends = malloc((size_t)sequences * sizeof *ends);
@@ -92,7 +113,10 @@ Status plan_fill_worst_batch(WorstBatch worst, PackedBatch *out) {
     for (int64_t s = 0; s < sequences && !status; ++s) {
         const int64_t begin = s * worst.longest, length = s < worst.sequences ? worst.longest : worst.rest;
         ends[s] = begin + length;
-        for (int64_t i = 0; i < length; ++i) labels[begin + i] = i > 0 && i >= length - worst.labels_per_sequence ? 0 : -100;
+        for (int64_t i = 0; i < length; ++i)
+            labels[begin + i] = i > 0 && i >= length - worst.labels_per_sequence ? 0
+                                : i < length - own                               ? LABEL_CONTEXT
+                                                                                 : LABEL_IGNORED;
     }
     if (!status) status = packed_batch_build(ids, labels, ends, samples, sequences, out);
     free(ids);
@@ -103,10 +127,18 @@ Status plan_fill_worst_batch(WorstBatch worst, PackedBatch *out) {
 }
 
 /* One forward and backward pass of the real code; on the planning device nothing is computed. */
-static Status walk_step(const Options *options, const Decoder *decoder, Tape *tape, DeviceBatch *batch, unsigned recompute) {
+static Status walk_step(const Options *options, const Network *network, Tape *tape, const PackedBatch *packed, DeviceBatch *batch,
+                        unsigned recompute) {
     Value *hidden;
+    const Decoder *decoder = network->decoder;
     DecoderRun run = {.layout = &batch->layout, .dropout = {.p = (float)options->lora.lora_dropout}};
     TRY(tape_begin(tape, true, recompute));
+    if (network->adamem) {
+        MemoryLoss terms = memory_loss_of(options, network->adamem, true, packed->label_count, packed->sequences);
+        MemoryTensors tensors;
+        TRY(memory_loss_forward(&terms, tape, packed, batch, &tensors));
+        return tape_backward(tape);
+    }
     TRY(decoder_forward(decoder, tape, &run, batch->ids, &hidden));
     HeadLoss loss = {.label_smoothing = (float)options->training.label_smoothing_factor,
                      .scale = 1.0f,
@@ -130,7 +162,7 @@ static int64_t generation_logits(const Options *options, const ModelConfig *conf
     return wanted ? options->evaluation.batch_size * config->vocab_size * (int64_t)sizeof(float) : 0;
 }
 
-static Status measure(const Options *options, const Decoder *decoder, Device *device, WorstBatch worst, PlanMemory *out) {
+static Status measure(const Options *options, const Network *network, Device *device, WorstBatch worst, PlanMemory *out) {
     Arena *arena = NULL;
     Tape *tape = NULL;
     PackedBatch packed = {0};
@@ -140,10 +172,10 @@ static Status measure(const Options *options, const Decoder *decoder, Device *de
      * space that is cut in pieces: Open MPI 5 maps its shared memory into the middle of it. */
     TRY_GOTO(arena_create(device, (size_t)1 << 44, &arena), done);
     TRY_GOTO(tape_create(arena, &tape), done);
-    TRY_GOTO(plan_fill_worst_batch(worst, &packed), done);
+    TRY_GOTO(plan_fill_worst_batch(options, worst, &packed), done);
     TRY_GOTO(device_batch_set(&batch, device, &packed), done);
-    TRY_GOTO(walk_step(options, decoder, tape, &batch, out->recompute), done);
-    out->activations = (int64_t)arena_peak(arena) + generation_logits(options, &decoder->config);
+    TRY_GOTO(walk_step(options, network, tape, &packed, &batch, out->recompute), done);
+    out->activations = (int64_t)arena_peak(arena) + generation_logits(options, &network->decoder->config);
 done:
     device_batch_free(&batch);
     packed_batch_free(&packed);
@@ -180,19 +212,18 @@ Status plan_set_attention(const Options *options, Device *device) {
 }
 
 Status planned_decoder_open(const Options *options, const ModelConfig *config, PlanTarget target, PlannedDecoder *out) {
-    DecoderSettings settings = {0};
     *out = (PlannedDecoder){0};
     TRY(device_open_planner(target.backend, target.memory_bytes, &out->device));
     out->device->cudnn = target.cudnn;
     TRY(parameters_create(out->device, options ? plan_dtype(options) : DTYPE_F32, &out->parameters));
-    if (options) TRY(plan_decoder_settings(options, &settings, &out->rules));
-    return decoder_create(config, &settings, out->parameters, true, &out->decoder);
+    TRY(network_create(options, config, out->parameters, true, &out->network));
+    out->decoder = out->network.decoder;
+    return STATUS_OK;
 }
 
 void planned_decoder_close(PlannedDecoder *planned) {
-    decoder_destroy(planned->decoder);
+    network_destroy(&planned->network);
     parameters_destroy(planned->parameters);
-    free(planned->rules);
     device_close(planned->device);
     *planned = (PlannedDecoder){0};
 }
@@ -204,7 +235,7 @@ Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget
     Status status = planned_decoder_open(options, config, target, &planned);
     if (!status) {
         count_tensors(options, planned.parameters, out);
-        status = measure(options, planned.decoder, planned.device, worst, out);
+        status = measure(options, &planned.network, planned.device, worst, out);
     }
     planned_decoder_close(&planned);
     out->generation = generation_cache(options, config);
@@ -219,7 +250,7 @@ Status plan_matmuls(const Options *options, const ModelConfig *config, PlanTarge
     *out = (MatmulFamilies){0};
     Status status = planned_decoder_open(options, config, target, &planned);
     if (!status) planner_record_matmuls(planned.device, out);
-    if (!status) status = measure(options, planned.decoder, planned.device, worst, &memory);
+    if (!status) status = measure(options, &planned.network, planned.device, worst, &memory);
     planned_decoder_close(&planned);
     return status;
 }

@@ -6,6 +6,7 @@
 #include "io/packed_batch.h"
 #include "kernels/matmul_shapes.h"
 #include "model/decoder.h"
+#include "trainer/network.h"
 #include "trainer/options.h"
 #include "trainer/schedule.h"
 
@@ -36,8 +37,10 @@ typedef struct WorstBatch {
     int64_t rest; /* tokens of one more, shorter sequence, that the limit on tokens leaves room for; 0: none */
 } WorstBatch;
 
-/* Of a configuration whose longest sample has `longest` tokens. */
+/* Of a configuration whose longest sample has `longest` tokens: plan_worst without a latent memory. */
 WorstBatch plan_worst_batch(const TrainingOptions *training, int64_t longest);
+/* With one, as many tokens as can be are the decoder's own, for which more is kept than for a context. */
+WorstBatch plan_worst(const Options *options, int64_t longest);
 
 /* The device that a plan is for; it need not be there. */
 typedef struct PlanTarget {
@@ -54,7 +57,7 @@ AttentionEngine plan_attention(const Options *options);
 Status plan_set_attention(const Options *options, Device *device);
 
 /* The worst batch itself, all its tokens 0; packed_batch_free. */
-Status plan_fill_worst_batch(WorstBatch worst, PackedBatch *out);
+Status plan_fill_worst_batch(const Options *options, WorstBatch worst, PackedBatch *out);
 
 /* Runs one training step on the planning device. recompute: Recompute flags. */
 Status plan_memory(const Options *options, const ModelConfig *config, PlanTarget target, WorstBatch worst, unsigned recompute,
@@ -72,8 +75,8 @@ const char *plan_recompute_name(unsigned recompute); /* "none", "swiglu", "swigl
 typedef struct PlannedDecoder {
     Device *device;
     Parameters *parameters;
-    Decoder *decoder;
-    LoraRankRule *rules;
+    Network network;
+    Decoder *decoder; /* of the network */
 } PlannedDecoder;
 Status planned_decoder_open(const Options *options, const ModelConfig *config, PlanTarget target, PlannedDecoder *out);
 extern const PlanTarget plan_target_cpu; /* also where only names and counts are wanted */

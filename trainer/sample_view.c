@@ -10,7 +10,7 @@ static Status append_run(const int32_t *ids, int32_t start, int32_t end, const T
     return STATUS_OK;
 }
 
-static bool trained(const int32_t *labels, int32_t index) { return index > 0 && labels[index] != LABEL_IGNORED; }
+static bool trained(const int32_t *labels, int32_t index) { return index > 0 && labels[index] >= 0; }
 
 static Status append_tokens(const int32_t *ids, const int32_t *labels, int32_t length, const Tokenizer *tokenizer, bool colour,
                             Text *out) {

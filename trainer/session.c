@@ -118,21 +118,30 @@ static Status load_weights(Session *session, SessionSettings settings) {
 
 static Status open_parts(Session *session, SessionSettings settings) {
     const Options *options = session->options;
-    DecoderSettings decoder;
     TRY(model_config_read(options->model.path, &session->config));
     TRY(session_device(options, session->launch, &session->device));
     TRY(device_free_memory(session->device, &session->free_at_open));
     session->worst = settings.worst;
     TRY(parameters_create(session->device, plan_dtype(options), &session->parameters));
-    TRY(plan_decoder_settings(options, &decoder, &session->rules));
-    TRY(decoder_create(&session->config, &decoder, session->parameters, settings.training, &session->decoder));
+    TRY(network_create(options, &session->config, session->parameters, settings.training, &session->network));
+    session->decoder = session->network.decoder;
+    session->adamem = session->network.adamem;
     return load_weights(session, settings);
+}
+
+/* The latent memory's values come last: the scale of its soft tokens is found by running it. What was trained comes from a
+ * checkpoint, of this run or of the one before. */
+static Status fill_memory(Session *session, SessionSettings settings) {
+    const char *from = settings.training ? session->options->adamem.init_from : "";
+    return network_initialise_memory(&session->network, session->tape, (uint64_t)session->options->run.seed, from,
+                                     session->base_fingerprint);
 }
 
 /* Collective. Behind the tensors, which decide what is left. */
 static Status open_memory(Session *session, SessionSettings settings) {
     if (settings.training) TRY(agree_on_plan(session, settings.worst, plan_training(session, settings.worst)));
     TRY(communicator_agree(session->communicator, session_explain_memory(session, create_arena(session))));
+    if (session->adamem) TRY(communicator_agree(session->communicator, fill_memory(session, settings)));
     return settings.worst.sequences > 0 ? matmul_table_agree(session, settings.worst) : STATUS_OK;
 }
 
@@ -166,13 +175,12 @@ Status session_open(const Options *options, const Launch *launch, Communicator *
 void session_close(Session *session) {
     communicator_destroy(session->device_communicator);
     device_batch_free(&session->batch);
-    decoder_destroy(session->decoder);
+    network_destroy(&session->network);
     parameters_destroy(session->parameters);
     safetensors_close(session->weights);
     tape_destroy(session->tape);
     arena_destroy(session->arena);
     device_close(session->device);
-    free(session->rules);
     text_free(&session->matmul_table);
     *session = (Session){0};
 }

@@ -7,6 +7,7 @@
 #include "io/tokenizer.h"
 #include "model/batch.h"
 #include "model/decoder.h"
+#include "trainer/network.h"
 #include "trainer/options.h"
 #include "trainer/plan.h"
 #include "trainer/watchdog.h"
@@ -27,8 +28,9 @@ typedef struct Session {
     Safetensors *weights; /* the mapped base model */
     char base_fingerprint[65];
     Parameters *parameters;
+    Network network; /* what these two are parts of */
     Decoder *decoder;
-    LoraRankRule *rules;
+    Adamem *adamem; /* NULL: the objective has no latent memory */
     DeviceBatch batch;
     Watchdog *watchdog;        /* NULL: none. Borrowed */
     double started;            /* clock_seconds() of the process, for goodput */

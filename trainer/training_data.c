@@ -34,7 +34,7 @@ static int64_t longest_sample(const TokenDataset *dataset) {
 
 WorstBatch training_data_worst(const Options *options, const TrainingData *data) {
     int64_t train = longest_sample(data->train), validation = longest_sample(data->validation);
-    return plan_worst_batch(&options->training, train > validation ? train : validation);
+    return plan_worst(options, train > validation ? train : validation);
 }
 
 void training_data_close(TrainingData *data) {

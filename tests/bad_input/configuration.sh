@@ -46,11 +46,11 @@ refuse_line "include of itself" '^error: .*(nested|include)' '@include "bad.cfg"
 # What later versions bring says so.
 refuse_line "quantization" '^error: bad.cfg:3: model.quantization: this version does not have .* yet' 'model = { quantization = "nf4"; };'
 refuse_line "float16" '^error: bad.cfg:3: model.dtype: this version does not have .* yet' 'model = { dtype = "float16"; };'
-refuse_line "objective" '^error: bad.cfg:3: training.objective: this version does not have .* yet' 'training = { objective = "memory_pretrain"; };'
+refuse_line "objective" '^error: bad.cfg:3: training.objective: this version does not have .* yet' 'training = { objective = "ideal"; };'
 refuse_line "optimizer" '^error: bad.cfg:3: training.optim: this version does not have .* yet' 'training = { optim = "adamw_8bit"; };'
-refuse_line "group" '^error: bad.cfg:3: adamem: this version does not have .* yet' 'adamem = { chunk_size = 256; };'
+refuse_line "baseline" '^error: bad.cfg:3: adamem.baseline: this version does not have .* yet' 'adamem = { baseline = "none"; };'
 refuse_line "noise" '^error: bad.cfg:3: training.neftune_noise_alpha: this version does not have .* yet' 'training = { neftune_noise_alpha = 5.0; };'
-refuse_line "format" '^error: bad.cfg:3: data.train\[0\].format: this version does not have .* yet' 'data = { train = ( { path = "x"; format = "qa"; } ); };'
+refuse_line "format" '^error: bad.cfg:3: data.train\[0\].format: this version does not have .* yet' 'data = { train = ( { path = "x"; format = "hotpotqa"; } ); };'
 refuse "key" '^error: --set .*neftune_noise_alpha: this version does not have .* yet' "${train[@]}" --set training.neftune_noise_alpha=5
 
 # Keys that do not go together.

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 static DataFormatSettings settings_of(const World *world, const char *format) {
-    return (DataFormatSettings){format, "", "", "", "", 100000, true, 0, world->tokenizer};
+    return (DataFormatSettings){format, "", "", "", "", 100000, true, 0, 0, 0, world->tokenizer};
 }
 
 static DataFormat *create(const DataFormatSettings *settings) {
@@ -38,8 +38,8 @@ static char *show(const World *world, const SampleList *samples, size_t index) {
     Text text = {0};
     int64_t start = index ? samples->ends[index - 1] : 0, end = samples->ends[index];
     for (int64_t i = start, next; i < end; i = next) {
-        bool label = samples->labels.ids[i] != LABEL_IGNORED;
-        for (next = i + 1; next < end && (samples->labels.ids[next] != LABEL_IGNORED) == label;) ++next;
+        bool label = samples->labels.ids[i] >= 0;
+        for (next = i + 1; next < end && (samples->labels.ids[next] >= 0) == label;) ++next;
         if (label) assert_null(text_append_string(&text, "«"));
         assert_null(tokenizer_decode(world->tokenizer, samples->input_ids.ids + i, (size_t)(next - i), false, &text));
         if (label) assert_null(text_append_string(&text, "»"));
@@ -315,6 +315,84 @@ static void text_is_cut_into_windows_of_its_own_document(void **state) {
     sample_list_free(&samples);
 }
 
+/* Tokens that the sample begins with and that are marked as context. */
+static int64_t context_tokens(const SampleList *samples, size_t index) {
+    int64_t start = index ? samples->ends[index - 1] : 0, count = 0;
+    while (start + count < samples->ends[index] && samples->labels.ids[start + count] == LABEL_CONTEXT) ++count;
+    return count;
+}
+
+static void qa_with_its_context_as_text_or_marked(void **state) {
+    const World *world = *state;
+    DataFormatSettings s = settings_of(world, "qa");
+    static const char record[] = "{\"context\": \"one two three\", \"query\": \"How many?\", \"answers\": [\"three\", \"3\"]}";
+    static const char shown[] = "one two three\n\nQuestion: How many?\nAnswer:« three<|im_end|>»";
+    TokenList context = {0};
+    assert_shows(world, &s, record, shown);
+    assert_null(tokenizer_encode(world->tokenizer, world->scratch, "one two three", 13, &context));
+    s.context_length = 100;
+    s.lead_length = 1;
+    assert_shows(world, &s, record, shown);
+    SampleList samples = convert(world, &s, record);
+    assert_int_equal(context_tokens(&samples, 0), context.count);
+    assert_memory_equal(samples.input_ids.ids, context.ids, context.count * sizeof(int32_t));
+    sample_list_free(&samples);
+    s.context_length = 2; /* the context alone is cut */
+    samples = convert(world, &s, record);
+    assert_int_equal(context_tokens(&samples, 0), 2);
+    assert_int_equal(samples.counts.truncated, 1);
+    sample_list_free(&samples);
+    s.max_length = 3; /* query and answer do not fit: dropped, and said why */
+    samples = convert(world, &s, record);
+    assert_int_equal(samples.count, 0);
+    assert_int_equal(samples.counts.dropped[DROP_COMPLETION_TOO_LONG], 1);
+    sample_list_free(&samples);
+    s.max_length = 100;
+    s.truncate = false;
+    assert_refused(world, &s, record, "adamem.context_length is 2");
+    assert_refused(world, &s, "{\"context\": \"c\", \"query\": \"q\", \"answers\": []}", "\"answers\" is empty");
+    assert_refused(world, &s, "{\"context\": \"c\", \"query\": \"q\", \"answers\": [1]}", "answers[0] must be a string");
+    s.format = "prompt_completion";
+    assert_refused(world, &s, "{\"prompt\": \"p\", \"completion\": \"c\"}", "has no context for a latent memory");
+    token_list_free(&context);
+}
+
+/* 7 tokens of context and 3 of continuation, the first of which is given; a rest is halved. */
+static void text_is_cut_into_contexts_and_continuations(void **state) {
+    const World *world = *state;
+    DataFormatSettings s = settings_of(world, "text");
+    s.context_length = 7;
+    s.max_length = 3;
+    s.lead_length = 1;
+    Text text = {0}, json = {0};
+    TokenList ids = {0};
+    for (int64_t words = 1; ids.count < 24; ++words) {
+        assert_null(text_append_string(&text, words > 1 ? " two" : "two"));
+        token_list_clear(&ids);
+        assert_null(tokenizer_encode(world->tokenizer, world->scratch, text.data, text.length, &ids));
+    }
+    assert_null(token_list_push(&ids, tokenizer_eos_id(world->tokenizer)));
+    assert_null(text_append_format(&json, "{\"text\": \"%s\"}", text.data));
+    SampleList samples = convert(world, &s, json.data);
+    int64_t rest = (int64_t)ids.count % 10, own = rest / 2 < 3 ? rest / 2 : 3;
+    assert_int_equal(samples.count, 2 + (own > 1));
+    assert_memory_equal(samples.input_ids.ids, ids.ids, samples.input_ids.count * sizeof(int32_t));
+    for (size_t i = 0; i < samples.count; ++i) {
+        assert_int_equal(context_tokens(&samples, i), i < 2 ? 7 : rest - own);
+        assert_int_equal(samples.label_tokens[i], i < 2 ? 2 : own - 1);
+        assert_int_equal(samples.labels.ids[samples.ends[i] - 1], samples.input_ids.ids[samples.ends[i] - 1]);
+    }
+    sample_list_free(&samples);
+    s.lead_length = 2; /* nothing is left to predict in a rest of 4 or 5 */
+    samples = convert(world, &s, "{\"text\": \"a\"}");
+    assert_int_equal(samples.count, 0);
+    assert_int_equal(samples.counts.dropped[DROP_ONE_TOKEN_WINDOW], 1);
+    sample_list_free(&samples);
+    token_list_free(&ids);
+    text_free(&text);
+    text_free(&json);
+}
+
 static void samples_without_label_are_dropped_and_counted(void **state) {
     const World *world = *state;
     DataFormatSettings s = settings_of(world, "tokens");
@@ -537,6 +615,8 @@ int main(void) {
         cmocka_unit_test(shortening_never_damages_a_template),
         cmocka_unit_test(memory_drops_the_oldest_turns_first),
         cmocka_unit_test(chat_drops_whole_exchanges_oldest_first),
+        cmocka_unit_test(qa_with_its_context_as_text_or_marked),
+        cmocka_unit_test(text_is_cut_into_contexts_and_continuations),
         cmocka_unit_test(real_articles_fit_their_window),
         cmocka_unit_test(real_chats_have_the_ids_of_the_whole_text),
         cmocka_unit_test(real_sets_give_the_published_numbers),

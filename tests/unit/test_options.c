@@ -101,7 +101,7 @@ static void test_every_key(void **state) {
 static void test_later_and_wrong_values(void **state) {
     (void)state;
     static const char *rows[][2] = {
-        {"adamem.chunk_size=256", "this version does not have this key yet"},
+        {"adamem.baseline=none", "this version does not have this key yet"},
         {"training.neftune_noise_alpha=5", "this version does not have this key yet"},
         {"evaluation.max_new_tokens=0", "between 1 and 2147483647"},
         {"evaluation.temperature=-1", "between 0 and"},
@@ -111,7 +111,9 @@ static void test_later_and_wrong_values(void **state) {
         {"model.dtype=float16", "does not have \"float16\" yet"},
         {"model.quantization=nf4", "does not have \"nf4\" yet"},
         {"training.optim=adamw_8bit", "does not have \"adamw_8bit\" yet"},
-        {"training.objective=memory_pretrain", "does not have \"memory_pretrain\" yet"},
+        {"training.objective=ideal", "does not have \"ideal\" yet"},
+        {"adamem.n_latents=0", "between 1 and"},
+        {"adamem.projection=mlpp", "nearest valid name is \"mlp\""},
         {"data.train=( { path = \"x\"; format = \"hotpotqa\"; } )", "does not have \"hotpotqa\" yet"},
         {"training.lr_scheduler_type=cosin", "nearest valid name is \"cosine\""},
         {"training.learning_rat=1", "nearest valid name is \"training.learning_rate\""},

@@ -94,7 +94,63 @@ static void test_terms_are_planned(void **state) {
     }
 }
 
+/* Through a latent memory: objective, recomputed, more keys. */
+static void check_memory(const char *directory, const char *dtype, const char *objective, const char *checkpointing,
+                         const char *keys) {
+    char text[1024];
+    snprintf(text, sizeof text,
+             "run = { backend = \"" BACKEND "\"; threads = 1; }; model = { path = \"%s\"; dtype = \"%s\"; }; "
+             "training = { objective = \"%s\"; gradient_checkpointing = \"%s\"; per_device_train_batch_size = 3; }; "
+             "adamem = { chunk_size = 8; n_latents = 4; hidden_size = 32; num_heads = 2; encoder_layers = 2; "
+             "resampler_layers = 2; contrastive_size = 16; context_length = 40; continuation_length = 12; %s };",
+             directory, dtype, objective, checkpointing, keys);
+    Options options;
+    Session session;
+    Launch launch = {.world = 1, .local_world = 1};
+    Communicator communicator = {.ops = &small_alone, .world = 1};
+    expect_ok(options_load_text("test", text, &options));
+    SessionSettings settings = {.worst = plan_worst(&options, 50), .training = true, .random_weights = true};
+    PackedBatch packed;
+    assert_int_equal(settings.worst.labels_per_sequence, 11);
+    expect_ok(plan_fill_worst_batch(&options, settings.worst, &packed));
+    assert_int_equal(packed.contexts[2], 38);
+    assert_int_equal(packed.label_count, 33);
+    expect_ok(session_open(&options, &launch, &communicator, settings, &session));
+    for (int step = 1; step <= 2; ++step) {
+        double loss;
+        MemoryShare share;
+        ObjectiveInput input = {.batch = &packed,
+                                .training = true,
+                                .recompute = session.recompute,
+                                .label_tokens = 33,
+                                .samples = 3,
+                                .memory = &share};
+        expect_ok(objective_by_name(objective)->forward(&session, &input, &loss));
+        assert_true(share.nll > 0 && loss == share.loss);
+        expect_ok(tape_backward(session.tape));
+        assert_int_equal(arena_used(session.arena), 0);
+        if ((int64_t)arena_peak(session.arena) != session.plan.activations)
+            fail_msg("%s, %s, recomputed: %s, %s: planned %lld bytes, taken %lld", objective, dtype, checkpointing, keys,
+                     (long long)session.plan.activations, (long long)arena_peak(session.arena));
+    }
+    packed_batch_free(&packed);
+    session_close(&session);
+    options_free(&options);
+}
+
+static void test_memory_is_planned(void **state) {
+    static const char *const dtypes[] = {"float32", "bfloat16"}, *const checkpointing[] = {"none", "full"};
+    for (int d = 0; d < 2; ++d)
+        for (int c = 0; c < 2; ++c) {
+            check_memory(*state, dtypes[d], "memory_pretrain", checkpointing[c], "");
+            check_memory(*state, dtypes[d], "memory_pretrain", checkpointing[c], "interface = \"prefix_kv\"; kl_weight = 0;");
+            check_memory(*state, dtypes[d], "memory_task", checkpointing[c], "");
+            check_memory(*state, dtypes[d], "memory_task", checkpointing[c], "unfreeze_layers = 1; diversity_weight = 0;");
+        }
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peak_is_planned), cmocka_unit_test(test_terms_are_planned)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_peak_is_planned), cmocka_unit_test(test_terms_are_planned),
+                                       cmocka_unit_test(test_memory_is_planned)};
     return cmocka_run_group_tests(tests, small_model_make, small_model_remove);
 }

@@ -196,6 +196,9 @@ static Status fill_options(const Arguments *arguments, Options *options) {
         options->data.max_zero_label_fraction = 1.0; /* lines without a label are nothing to warn of here */
     }
     if (arguments->adapter) TRY(peft_read_config(arguments->adapter, options));
+    if (options_have_memory(options) && (arguments->generate || arguments->logits))
+        INVALID("evaluate: %s reads prompts without a latent memory; of training.objective = \"%s\" the loss can be had",
+                arguments->generate ? "--generate" : "--logits", options->training.objective);
     return options_validate(options, OPTIONS_FOR_EVALUATE);
 }
 

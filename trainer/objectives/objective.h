@@ -3,6 +3,7 @@
 #define TRAINER_OBJECTIVES_OBJECTIVE_H
 
 #include "trainer/objectives/answers.h"
+#include "trainer/objectives/memory_loss.h"
 #include "trainer/session.h"
 
 typedef struct ObjectiveInput {
@@ -14,6 +15,7 @@ typedef struct ObjectiveInput {
     int64_t label_tokens; /* of the whole global batch (or data set): what the loss is divided by */
     int64_t samples;      /* likewise: what the terms of answers are divided by */
     AnswerBatch *answers; /* of batch: the loss has its further terms, and their parts are filled in; NULL: cross-entropy */
+    MemoryShare *memory;  /* of a latent memory's objective: what forward leaves for loss; NULL: forward is given its loss */
 } ObjectiveInput;
 
 typedef struct Objective {
@@ -28,6 +30,10 @@ typedef struct Objective {
 
 /* Completion-only cross-entropy (supervised fine-tuning); with all tokens labelled, language-model training. */
 extern const Objective objective_sft;
+
+/* Through the latent memory (trainer/objectives/memory_loss.h): continuations with the full context's decoder as teacher;
+ * answers. In evaluation both are the cross-entropy of the labels. */
+extern const Objective objective_memory_pretrain, objective_memory_task;
 
 /* By configuration name; never NULL for a name that the option table accepts. */
 const Objective *objective_by_name(const char *name);

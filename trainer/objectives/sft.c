@@ -43,4 +43,9 @@ static Status forward(Session *session, const ObjectiveInput *input, double *los
 
 const Objective objective_sft = {"sft", forward, read_loss};
 
-const Objective *objective_by_name(const char *name) { return strcmp(name, objective_sft.name) == 0 ? &objective_sft : NULL; }
+const Objective *objective_by_name(const char *name) {
+    static const Objective *const all[] = {&objective_sft, &objective_memory_pretrain, &objective_memory_task};
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i)
+        if (strcmp(name, all[i]->name) == 0) return all[i];
+    return NULL;
+}
