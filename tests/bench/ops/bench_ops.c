@@ -22,8 +22,14 @@ enum {
     ROWS = 16,
     LABELS = 128,
     PAIRS = 33,
-    MAX_BUFFERS = 64
+    MAX_BUFFERS = 112
 };
+
+/* Of the latent memory's ops. */
+typedef struct MemoryOperands {
+    SequenceLayout queries, keys;
+    Tensor q, k, v, out, lse, dq, dk, dv, index, modulation, mean, scalar, factor, u, answers, du, dv_rows, losses, kl, teacher;
+} MemoryOperands;
 
 typedef struct Bench {
     Device *device;
@@ -40,6 +46,7 @@ typedef struct Bench {
     Tensor a, b, c; /* of the product being timed */
     bool transpose_a, transpose_b;
     float beta;
+    MemoryOperands memory;
     void *buffers[MAX_BUFFERS];
     int buffer_count;
 } Bench;
@@ -238,6 +245,95 @@ static void adamw(Bench *b) {
     check(OPS->adamw(b->device, b->fp32, b->moment1, b->moment2, b->copy, b->moment1, s));
 }
 
+/* ---- ops of the latent memory: 32 latents of 512 channels against 4096 keys, a batch of 256 answers ---- */
+
+enum { LATENTS = 32, KEYS = 4096, MEMORY_WIDTH = 512, MEMORY_HEADS = 8, ANSWERS = 256, CODE = 256 };
+static const AttentionShape cross_shape = {MEMORY_HEADS, MEMORY_HEADS, E, 0.125f, true};
+
+static void cross_forward(Bench *b) {
+    MemoryOperands *m = &b->memory;
+    check(
+        OPS->cross_attention_forward(b->device, b->arena, m->out, m->lse, m->q, m->k, m->v, &m->queries, &m->keys, cross_shape));
+}
+static void cross_backward(Bench *b) {
+    MemoryOperands *m = &b->memory;
+    check(OPS->cross_attention_backward(b->device, b->arena, m->dq, m->dk, m->dv, m->q, m->out, m->lse, m->q, m->k, m->v,
+                                        &m->queries, &m->keys, cross_shape));
+}
+static void gather(Bench *b) { check(OPS->gather_rows(b->device, b->memory.dk, b->memory.k, b->memory.index)); }
+static void scatter(Bench *b) {
+    check(OPS->scatter_rows(b->device, b->arena, b->memory.dk, false, b->memory.k, b->memory.index));
+}
+static void film_forward(Bench *b) {
+    check(OPS->film_forward(b->device, b->memory.dk, b->memory.k, b->memory.modulation, 0, &b->memory.keys));
+}
+static void film_backward(Bench *b) {
+    MemoryOperands *m = &b->memory;
+    check(OPS->film_backward(b->device, m->dk, false, m->modulation, m->v, m->k, m->modulation, 0, &m->keys));
+}
+static void mean_forward(Bench *b) { check(OPS->segment_mean_forward(b->device, b->memory.mean, b->memory.k, &b->memory.keys)); }
+static void mean_backward(Bench *b) {
+    check(OPS->segment_mean_backward(b->device, b->memory.dk, false, b->memory.mean, &b->memory.keys));
+}
+static void scale_forward(Bench *b) { check(OPS->scale_forward(b->device, b->memory.dk, b->memory.k, b->memory.scalar)); }
+static void scale_backward(Bench *b) {
+    MemoryOperands *m = &b->memory;
+    check(OPS->scale_backward(b->device, b->arena, m->dk, false, m->scalar, m->v, m->k, m->factor));
+}
+static void info_nce(Bench *b) {
+    MemoryOperands *m = &b->memory;
+    check(OPS->info_nce(b->device, b->arena, m->losses, m->du, false, m->dv_rows, false, tensor_absent(), m->u, m->answers,
+                        m->factor, tensor_absent(), 1.0f));
+}
+static void diversity(Bench *b) {
+    MemoryOperands *m = &b->memory;
+    check(OPS->diversity(b->device, b->arena, m->losses, m->dq, false, m->q, &m->queries, 1.0f));
+}
+static void distillation(Bench *b) {
+    check(OPS->linear_distillation(b->device, b->arena, b->nll, b->memory.kl, b->dx, tensor_absent(), b->x, b->head,
+                                   b->memory.teacher, b->head, b->rows, b->labels, (DistillationSettings){1.0f, 0.01f, 0.01f}));
+}
+
+static SequenceLayout one_sequence(Bench *b, const int32_t *offsets) {
+    SequenceLayout layout = {.tokens = offsets[1], .sequences = 1, .longest = offsets[1], .host_offsets = offsets};
+    layout.offsets = indices(b, 2, 0, offsets[1], 2 * (int64_t)offsets[1]).data;
+    return layout;
+}
+
+static void make_memory(Bench *b) {
+    static const int32_t latents[2] = {0, LATENTS}, keys[2] = {0, KEYS};
+    MemoryOperands *m = &b->memory;
+    DType act = b->act;
+    m->queries = one_sequence(b, latents), m->keys = one_sequence(b, keys);
+    m->q = make(b, act, 2, LATENTS, MEMORY_WIDTH, 1), m->out = make(b, act, 2, LATENTS, MEMORY_WIDTH, 1);
+    m->dq = make(b, act, 2, LATENTS, MEMORY_WIDTH, 1), m->lse = make(b, DTYPE_F32, 2, MEMORY_HEADS, LATENTS, 1);
+    m->k = make(b, act, 2, KEYS, MEMORY_WIDTH, 1), m->v = make(b, act, 2, KEYS, MEMORY_WIDTH, 1);
+    m->dk = make(b, act, 2, KEYS, MEMORY_WIDTH, 1), m->dv = make(b, act, 2, KEYS, MEMORY_WIDTH, 1);
+    m->modulation = make(b, act, 2, 1, 2 * MEMORY_WIDTH, 1), m->mean = make(b, act, 2, 1, MEMORY_WIDTH, 1);
+    m->scalar = make(b, DTYPE_F32, 1, 1, 1, 1), m->factor = make(b, DTYPE_F32, 1, 1, 1, 1);
+    m->u = make(b, act, 2, ANSWERS, CODE, 1), m->answers = make(b, act, 2, ANSWERS, CODE, 1);
+    m->du = make(b, act, 2, ANSWERS, CODE, 1), m->dv_rows = make(b, act, 2, ANSWERS, CODE, 1);
+    m->losses = make(b, DTYPE_F32, 1, ANSWERS, 1, 1), m->kl = make(b, DTYPE_F32, 1, LABELS, 1, 1);
+    m->teacher = make(b, act, 2, LABELS, D, 1), m->index = indices(b, KEYS, 7, 1023, KEYS);
+}
+
+static void bench_memory(Bench *b) {
+    double act = (double)dtype_bytes(b->act), kd = (double)KEYS * MEMORY_WIDTH, product = 2.0 * LATENTS * kd;
+    report(b, "cross_attention_forward 32x4096", cross_forward, 2 * product, 2 * kd * act);
+    report(b, "cross_attention_backward 32x4096", cross_backward, 5 * product, 4 * kd * act);
+    report(b, "gather_rows 4096x512", gather, 0, 2 * kd * act);
+    report(b, "scatter_rows 4096x512", scatter, kd, 2 * kd * act);
+    report(b, "film_forward 4096x512", film_forward, 3 * kd, 2 * kd * act);
+    report(b, "film_backward 4096x512", film_backward, 5 * kd, 3 * kd * act);
+    report(b, "segment_mean_forward 4096x512", mean_forward, kd, kd * act);
+    report(b, "segment_mean_backward 4096x512", mean_backward, kd, kd * act);
+    report(b, "scale_forward 4096x512", scale_forward, kd, 2 * kd * act);
+    report(b, "scale_backward 4096x512", scale_backward, 3 * kd, 3 * kd * act);
+    report(b, "info_nce 256x256", info_nce, 6.0 * ANSWERS * ANSWERS * CODE, 4.0 * ANSWERS * CODE * act);
+    report(b, "diversity 32x512", diversity, 4.0 * LATENTS * LATENTS * MEMORY_WIDTH, 2.0 * LATENTS * MEMORY_WIDTH * act);
+    report(b, "linear_distillation 128 labels", distillation, 6.0 * LABELS * V * D, 3.0 * (double)V * D * act);
+}
+
 enum { PARAMETERS = 8800000 }; /* adapters of r = 16 on all seven projections */
 
 static void make_operands(Bench *b) {
@@ -311,6 +407,7 @@ static void bench_others(Bench *b) {
     report(b, "lora_down q, k, v without dropout", lora_down_kept, 6 * R * td, td * act);
     report(b, "lora_down_backward q, k, v", lora_down_backward, 12 * R * td, 2 * td * act);
     report(b, "lora_down_backward without dropout", lora_down_backward_kept, 12 * R * td, 2 * td * act);
+    bench_memory(b);
     report(b, "embedding_forward 128 rows", embedding, 0, 2.0 * LABELS * D * act);
     report(b, "add 512x4864", add, 2 * tf, 3 * tf * act);
     report(b, "column_sum 512x4864", column_sum, tf, tf * act);
@@ -334,6 +431,7 @@ int main(int argc, char **argv) {
         bench_products(&b);
         make_operands(&b);
         make_cache(&b);
+        make_memory(&b);
         bench_others(&b);
         while (b.buffer_count) device_release(device, b.buffers[--b.buffer_count]);
         arena_destroy(b.arena);
