@@ -131,7 +131,8 @@ Status adamem_project(const Adamem *adamem, Tape *tape, const AdamemLatents *lat
 Status adamem_decode(const Adamem *adamem, Tape *tape, const AdamemLatents *latents, const AdamemTokens *tokens,
                      AdamemHidden *out);
 /* The decoder on [context ; tokens], every context as its tokens: the teacher, and the full-context baseline. contexts->count
- * is tokens->count; first_chunk and summaries are not read. */
+ * is tokens->count; first_chunk and summaries are not read. With decoder layers that are trained it is recorded like any other
+ * pass, which a teacher does not need: give it a pass of its own. */
 Status adamem_decode_full(const Decoder *decoder, Tape *tape, const AdamemContexts *contexts, const AdamemTokens *tokens,
                           AdamemHidden *out);
 

@@ -290,3 +290,74 @@ void adamem_step_free(AdamemStep *step) {
     for (size_t i = 0; i < sizeof all / sizeof *all; ++i) free(all[i]);
     *step = (AdamemStep){0};
 }
+
+/* Lists of `from` in another order, or some of them. */
+static void select_lists(const int32_t *ids, const int64_t *offsets, const int64_t *order, int64_t count, int32_t **out,
+                         int64_t **out_offsets) {
+    int64_t total = 0;
+    for (int64_t i = 0; i < count; ++i) total += offsets[order[i] + 1] - offsets[order[i]];
+    *out = take((size_t)total * sizeof **out);
+    *out_offsets = take((size_t)(count + 1) * sizeof **out_offsets);
+    for (int64_t i = 0; i < count; ++i) {
+        int64_t begin = offsets[order[i]], n = offsets[order[i] + 1] - begin;
+        memcpy(*out + (*out_offsets)[i], ids + begin, (size_t)n * sizeof **out);
+        (*out_offsets)[i + 1] = (*out_offsets)[i] + n;
+    }
+}
+
+AdamemSelection adamem_select(const AdamemBatch *from, const int64_t *contexts, int64_t context_count, const int64_t *queries,
+                              int64_t query_count) {
+    AdamemSelection out = {.contexts.count = context_count, .queries.count = query_count, .tokens.count = query_count};
+    int32_t *ids;
+    int64_t *offsets, *context = take((size_t)query_count * sizeof *context),
+                      *latents = take((size_t)query_count * sizeof *latents);
+    select_lists(from->contexts.ids, from->contexts.offsets, contexts, context_count, &ids, &offsets);
+    out.contexts.ids = ids;
+    out.contexts.offsets = offsets;
+    select_lists(from->queries.ids, from->queries.offsets, queries, query_count, &ids, &offsets);
+    out.queries.ids = ids;
+    out.queries.offsets = offsets;
+    select_lists(from->tokens.ids, from->tokens.offsets, queries, query_count, &ids, &offsets);
+    out.tokens.ids = ids;
+    out.tokens.offsets = offsets;
+    for (int64_t b = 0; b < query_count; ++b) {
+        latents[b] = from->queries.latents[queries[b]];
+        context[b] = -1;
+        for (int64_t c = 0; c < context_count; ++c)
+            if (contexts[c] == from->queries.context[queries[b]]) context[b] = c;
+    }
+    out.queries.context = context;
+    out.queries.latents = latents;
+    return out;
+}
+
+void adamem_selection_free(AdamemSelection *s) {
+    const void *all[] = {s->contexts.ids,    s->contexts.offsets, s->queries.ids, s->queries.offsets,
+                         s->queries.context, s->queries.latents,  s->tokens.ids,  s->tokens.offsets};
+    for (size_t i = 0; i < sizeof all / sizeof *all; ++i) free((void *)(uintptr_t)all[i]);
+}
+
+AdamemResult adamem_rig_forward(AdamemRig *rig, const AdamemSelection *s) {
+    AdamemResult out = {0};
+    AdamemMemory memory;
+    AdamemLatents latents;
+    AdamemHidden hidden;
+    expect_ok(tape_begin(rig->tape, false, RECOMPUTE_NONE));
+    expect_ok(adamem_encode(rig->adamem, rig->tape, &s->contexts, &memory));
+    expect_ok(adamem_condition(rig->adamem, rig->tape, &memory, &s->queries, &latents));
+    out.memory = adamem_rig_floats(rig, memory.rows->data);
+    out.latents = adamem_rig_floats(rig, latents.z->data);
+    expect_ok(adamem_decode(rig->adamem, rig->tape, &latents, &s->tokens, &hidden));
+    out.hidden = adamem_rig_floats(rig, hidden.rows->data);
+    for (int64_t c = 0; c <= s->contexts.count; ++c) out.memory_offsets[c] = memory.offsets[c];
+    for (int64_t b = 0; b <= s->queries.count; ++b) out.latent_offsets[b] = latents.layout->host_offsets[b];
+    for (int64_t b = 0; b < s->queries.count; ++b) out.first_row[b] = hidden.first_row[b];
+    expect_ok(tape_begin(rig->tape, false, RECOMPUTE_NONE));
+    return out;
+}
+
+void adamem_result_free(AdamemResult *r) {
+    free(r->memory);
+    free(r->latents);
+    free(r->hidden);
+}

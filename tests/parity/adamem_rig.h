@@ -52,6 +52,26 @@ typedef struct AdamemStep {
 AdamemStep adamem_rig_step(AdamemRig *rig, const AdamemBatch *batch, bool recording, unsigned recompute);
 void adamem_step_free(AdamemStep *step);
 
+/* A batch of some of the contexts and queries of another: what adamem_rig_step needs without labels is not copied. */
+typedef struct AdamemSelection {
+    AdamemContexts contexts;
+    AdamemQueries queries;
+    AdamemTokens tokens;
+} AdamemSelection;
+
+AdamemSelection adamem_select(const AdamemBatch *from, const int64_t *contexts, int64_t context_count, const int64_t *queries,
+                              int64_t query_count);
+void adamem_selection_free(AdamemSelection *s);
+
+/* Values of one forward pass and where each list's rows are. */
+typedef struct AdamemResult {
+    float *memory, *latents, *hidden;
+    int64_t memory_offsets[8], latent_offsets[8], first_row[8];
+} AdamemResult;
+
+AdamemResult adamem_rig_forward(AdamemRig *rig, const AdamemSelection *s);
+void adamem_result_free(AdamemResult *r);
+
 /* n floats of a device tensor in F32; malloc'd. */
 float *adamem_rig_floats(AdamemRig *rig, Tensor x);
 

@@ -10,7 +10,7 @@ foreach(name parity loss steps invariance rules export)
 endforeach()
 
 # AdaMem against float64 PyTorch, and what must hold of it.
-foreach(name adamem adamem_invariance adamem_budget)
+foreach(name adamem adamem_invariance adamem_prefix_kv adamem_budget)
   add_executable(test_${name} ${CMAKE_CURRENT_LIST_DIR}/test_${name}.c ${CMAKE_CURRENT_LIST_DIR}/golden.c
                               ${CMAKE_CURRENT_LIST_DIR}/adamem_rig.c)
   target_link_libraries(test_${name} PRIVATE adamem_model deps::cmocka m)
