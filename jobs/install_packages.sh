@@ -5,7 +5,7 @@ set -euo pipefail
 
 packages=(gcc g++ cmake ninja-build pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libconfig-dev libdnnl-dev
           libpcre2-dev libutf8proc-dev libjansson-dev zlib1g-dev libzstd-dev zstd gnuplot-nox)
-[ "${1:-}" = "--tests" ] && packages+=(libcmocka-dev shellcheck git)
+[ "${1:-}" = "--tests" ] && packages+=(libcmocka-dev shellcheck git slurm-wlm munge iproute2)
 
 missing=()
 for package in "${packages[@]}"; do
