@@ -4,6 +4,7 @@
 #include "io/safetensors.h"
 #include "model/decoder.h"
 #include "trainer/directory.h"
+#include "trainer/memory_export.h"
 #include "trainer/peft.h"
 #include "trainer/plan.h"
 
@@ -40,19 +41,27 @@ static Status write_adapter(const Checkpoint *checkpoint, const char *dtype, con
     return status;
 }
 
+static bool is_memory(const char *name) { return strncmp(name, "memory.", 7) == 0; }
+
+/* Beside a latent memory there is no adapter. */
+static Status write_peft(const Checkpoint *checkpoint, const Options *options, const char *dtype, const char *directory) {
+    JsonValue *json = NULL;
+    if (options_have_memory(options)) return export_memory(checkpoint, options, dtype, directory);
+    TRY(peft_config_json(options, &json));
+    Status status = directory_write_json(directory, "adapter_config.json", json);
+    if (!status) status = write_adapter(checkpoint, dtype, directory);
+    json_value_free(json);
+    return status;
+}
+
 Status export_peft(const Checkpoint *checkpoint, const Options *options, const char *dtype, const char *output) {
     for (int64_t i = 0; i < checkpoint_count(checkpoint); ++i)
-        if (!is_adapter(checkpoint_at(checkpoint, i)->name))
+        if (!is_adapter(checkpoint_at(checkpoint, i)->name) && !is_memory(checkpoint_at(checkpoint, i)->name))
             INVALID("%s was trained in full; a PEFT directory cannot carry it: use --format merged",
                     checkpoint_at(checkpoint, i)->name);
     NewDirectory directory;
-    JsonValue *json = NULL;
     TRY(new_directory_begin(output, &directory));
-    Status status = peft_config_json(options, &json);
-    if (!status) status = directory_write_json(directory.temporary, "adapter_config.json", json);
-    if (!status) status = write_adapter(checkpoint, dtype, directory.temporary);
-    json_value_free(json);
-    return new_directory_end(&directory, status);
+    return new_directory_end(&directory, write_peft(checkpoint, options, dtype, directory.temporary));
 }
 
 typedef struct Merge {
@@ -169,6 +178,7 @@ static Status write_merged_directory(Merge *merge, const Options *options, const
     if (!status) status = directory_write_json(directory, "config.json", json);
     json_value_free(json);
     TRY(status);
+    if (options_have_memory(options)) TRY(export_memory(merge->checkpoint, options, dtype, directory));
     return copy_model_files(options->model.path, directory);
 }
 

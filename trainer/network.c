@@ -94,7 +94,7 @@ static Status load_tensor(Parameters *parameters, const CheckpointTensor *tensor
     return device_synchronize(parameters->device); /* the checkpoint's memory goes away */
 }
 
-static Status load_phase(const Network *network, const Checkpoint *checkpoint, const char *fingerprint) {
+Status network_load_memory(const Network *network, const Checkpoint *checkpoint, const char *fingerprint) {
     Parameters *parameters = network->adamem->parameters;
     if (strcmp(checkpoint_meta(checkpoint)->base_fingerprint, fingerprint) != 0)
         INVALID("was trained on another base model (fingerprint %.12s..., this one has %.12s...)",
@@ -113,7 +113,7 @@ Status network_initialise_memory(Network *network, Tape *tape, uint64_t seed, co
     TRY(adamem_initialise(network->adamem, tape, seed));
     if (!init_from[0]) return STATUS_OK;
     TRY(status_prefix(checkpoint_open(init_from, &checkpoint), "adamem.init_from"));
-    Status status = status_prefix(load_phase(network, checkpoint, fingerprint), "adamem.init_from: %s", init_from);
+    Status status = status_prefix(network_load_memory(network, checkpoint, fingerprint), "adamem.init_from: %s", init_from);
     checkpoint_close(checkpoint);
     return status;
 }

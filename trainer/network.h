@@ -22,6 +22,8 @@ void network_destroy(Network *network);
 /* The latent memory's shape. Phase 1 and a weight of 0 have no contrastive heads. */
 AdamemConfig network_memory_config(const Options *options);
 
+/* The tensors of a checkpoint, as network_initialise_memory takes them from init_from. */
+Status network_load_memory(const Network *network, const Checkpoint *checkpoint, const char *fingerprint);
 /* New values of the memory; then, over them, those of a checkpoint, init_from ("": none): every tensor in it must be trained
  * here too; it may lack contrastive heads and layers of the decoder. fingerprint: of the base model, which must agree; tape: any,
  * not in use. */

@@ -1,0 +1,3 @@
+# The latent memory through the program.
+add_test(NAME adamem_configs COMMAND ${CMAKE_CURRENT_LIST_DIR}/configs.sh $<TARGET_FILE:adamem>)
+set_tests_properties(adamem_configs PROPERTIES LABELS unit TIMEOUT 300)

@@ -1,0 +1,101 @@
+#!/bin/bash
+# The latent memory's phases: the same bits on 1 and 2 ranks, with recomputation or without, in one go or killed and started
+# again; what is frozen is in no checkpoint, exactly n layers are trained in phase 3, and each phase begins with the values of
+# the one before.
+#
+#   tests/same_bits/memory.sh ADAMEM float32|bfloat16
+#
+# keep=1 leaves the runs behind.
+set -euo pipefail
+adamem=$1
+dtype=$2
+scratch=$(mktemp -d "${TMPDIR:-/tmp}/memory-bits-XXXXXX")
+# shellcheck source=tests/same_bits/common.sh
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+command -v mpirun >/dev/null || { echo "skipped: mpirun is missing (apt-get install openmpi-bin)" && exit 77; }
+
+# Documents of different lengths; questions whose answers stand in their contexts, some of them equal.
+make_documents() {
+    "$adamem" init-model --preset tiny --tokenizer "$repository/tests/data/tokenizer-small" --output "$scratch/model" 2>/dev/null
+    awk 'BEGIN { for (i = 0; i < 20; ++i) {
+        text = "the story of day " i
+        for (k = 0; k < 30 + 5 * (i % 4); ++k) text = text " and then " (k * (i + 3)) % 17 " dogs"
+        printf "{\"text\": \"%s\"}\n", text
+    } }' >"$scratch/text.jsonl"
+    awk 'BEGIN { for (i = 0; i < 20; ++i) {
+        context = "The key is " i % 7 "."
+        for (k = 0; k < 8 * (i % 5); ++k) context = context " It was warm."
+        printf "{\"context\": \"%s\", \"query\": \"What is key %d?\", \"answer\": \"it is %d\"}\n", context, i, i % 7
+    } }' >"$scratch/qa.jsonl"
+    cat >"$scratch/run.cfg" <<CONFIG
+run = { seed = 7; watchdog_seconds = 0; };
+model = { path = "$scratch/model"; dtype = "$dtype"; };
+data = { train = ( { path = "$scratch/text.jsonl"; format = "text"; } );
+         validation = ( { path = "$scratch/qa.jsonl"; format = "qa"; } ); cache_dir = "$scratch/cache"; };
+training = { objective = "memory_pretrain"; max_steps = 6; per_device_train_batch_size = 2; global_batch_size = 6;
+             learning_rate = 1e-3; logging_steps = 2; eval_steps = 4; save_steps = 0; weight_decay = 0.01;
+             gradient_checkpointing = "none"; };
+adamem = { chunk_size = 16; n_latents = 4; hidden_size = 32; num_heads = 4; encoder_layers = 1; resampler_layers = 1;
+           context_length = 96; continuation_length = 32; lead_length = 4; contrastive_size = 8; };
+CONFIG
+}
+
+tensors() {
+    (cd "$scratch" && "$adamem" inspect --json "$1/final.h5") | grep -o '"name": "[^"]*"' | cut -d'"' -f4
+}
+
+task=(--set training.objective=memory_task --set "data.train=( { path = \"$scratch/qa.jsonl\"; format = \"qa\"; } )")
+make_documents
+train phase1
+[[ -z $(tensors phase1 | grep -v '^memory\.') ]] || fail "phase 1 trains more than the memory"
+tensors phase1 | grep -q contrastive && fail "phase 1 trains contrastive heads"
+train recomputed --set training.gradient_checkpointing=full
+same recomputed phase1 "phase 1, recomputed"
+train alone --set adamem.kl_weight=0
+different alone phase1 "phase 1 without its teacher"
+train phase2 "${task[@]}" --set adamem.init_from=phase1/final.h5
+train anew "${task[@]}"
+different anew phase2 "phase 2 without phase 1"
+phase3=("${task[@]}" --set adamem.init_from=phase2/final.h5 --set adamem.unfreeze_layers=1)
+train phase3 "${phase3[@]}"
+[[ $(tensors phase3 | grep -v '^memory\.' | cut -d. -f1-3 | sort -u) == model.layers.3 ]] ||
+    fail "phase 3 does not train exactly the top layer: $(tensors phase3 | grep -v '^memory\.')"
+
+# A rate of 0: the phase's values are those that it began with.
+values() {
+    rm -rf "$scratch/exported"
+    (cd "$scratch" && "$adamem" export --checkpoint "$1/final.h5" --format merged --dtype float32 --output exported 2>/dev/null)
+    sha256sum <"$scratch/exported/$2"
+}
+train still "${task[@]}" --set adamem.init_from=phase2/final.h5 --set training.learning_rate=0 --set training.max_steps=1
+[[ $(values still memory.safetensors) == "$(values phase2 memory.safetensors)" ]] || fail "a phase does not begin with the values of the one before"
+[[ $(values anew memory.safetensors) != "$(values phase2 memory.safetensors)" ]] || fail "phase 2 is the same without phase 1"
+[[ $(values phase2 model.safetensors) == "$(values phase1 model.safetensors)" ]] || fail "phases 1 and 2 change the decoder"
+[[ $(values phase3 model.safetensors) != "$(values phase2 model.safetensors)" ]] || fail "merged weights lack the unfrozen layer"
+
+ranks=2
+train phase1-ranks
+same phase1-ranks phase1 "phase 1 on 2 ranks"
+train phase2-ranks "${task[@]}" --set adamem.init_from=phase1/final.h5
+same phase2-ranks phase2 "phase 2 on 2 ranks"
+killed 3 phase3-killed "${phase3[@]}"
+ranks=1
+train phase3-killed "${phase3[@]}"
+same phase3-killed phase3 "phase 3, killed on 2 ranks, continued from step $(resumed_from phase3-killed) on 1"
+
+# What does not fit together is refused before anything is written.
+refused() {
+    local pattern=$1
+    shift
+    if (cd "$scratch" && "$adamem" train --config run.cfg --set run.output_dir=refused "$@") >"$scratch/refused.log" 2>&1; then
+        fail "accepted: $*"
+    fi
+    grep -q "$pattern" "$scratch/refused.log" || { cat "$scratch/refused.log" >&2 && fail "no \"$pattern\" for $*"; }
+    [[ ! -e $scratch/refused ]] || [[ -z $(find "$scratch/refused" -name '*.h5') ]] || fail "something was written: $*"
+}
+refused "adamem.init_from: phase1/final.h5: .*has shape" --set adamem.init_from=phase1/final.h5 --set adamem.n_latents=8
+refused "adamem.init_from: phase3/final.h5: .*does not train" "${task[@]}" --set adamem.init_from=phase3/final.h5
+refused "the teacher" --set adamem.context_length=100000
+refused "adamem.unfreeze_layers = 9 is out of range" "${task[@]}" --set adamem.unfreeze_layers=9
+refused "adamem.unfreeze_layers needs" --set adamem.unfreeze_layers=1
+refused "leave lora.target_modules" --set 'lora.target_modules=[ "q_proj" ]'
