@@ -118,18 +118,23 @@ int64_t generation_longest_prompt(const Generation *g) { return g->window - 1; }
 static int64_t wanted_tokens(const Generation *g, const GenerationRequest *request) {
     return request->max_new_tokens > 0 ? request->max_new_tokens : g->settings.max_new_tokens;
 }
+/* Rows that are fed before the first new token. */
+static int64_t given_rows(const GenerationRequest *request) { return request->prefix_rows + request->prompt_tokens; }
+
 static int64_t limit_of(const Generation *g, const GenerationRequest *request) {
-    int64_t room = g->window - request->prompt_tokens, wanted = wanted_tokens(g, request);
+    int64_t room = g->window - given_rows(request), wanted = wanted_tokens(g, request);
     return room < wanted ? room : wanted;
 }
 /* The last new token is never fed. */
 static int64_t blocks_of(const Generation *g, const GenerationRequest *request) {
-    return kv_cache_blocks_for(request->prompt_tokens + limit_of(g, request) - 1);
+    return kv_cache_blocks_for(given_rows(request) + limit_of(g, request) - 1);
 }
 
 static Status check_request(const Generation *g, const GenerationRequest *request) {
     unsigned long long sample = request->sample;
     if (request->prompt_tokens < 1) INVALID("sample %llu: the prompt is empty", sample);
+    if (request->prefix_rows < 0 || (request->prefix_rows > 0 && !request->prefix))
+        INVALID("sample %llu: the prefix has no rows to be read", sample);
     if (request->max_new_tokens < 0) INVALID("sample %llu: max_new_tokens is negative", sample);
     for (int64_t i = 0; i < request->prompt_tokens; ++i)
         if (request->prompt[i] < 0 || request->prompt[i] >= g->decoder->config.vocab_size)
@@ -219,11 +224,10 @@ static Status refuse(Run *run, int64_t index) {
     char why[256];
     if (limit_of(g, request) < 1)
         snprintf(why, sizeof why, "the prompt has %lld tokens, the model's window of %lld takes at most %lld and a new one",
-                 (long long)request->prompt_tokens, (long long)g->window, (long long)(g->window - 1));
+                 (long long)given_rows(request), (long long)g->window, (long long)(g->window - 1));
     else
         snprintf(why, sizeof why, "%lld prompt tokens and %lld new ones do not fit into the cache, which has room for %lld",
-                 (long long)request->prompt_tokens, (long long)limit_of(g, request),
-                 (long long)(run->sizes.blocks * CACHE_BLOCK));
+                 (long long)given_rows(request), (long long)limit_of(g, request), (long long)(run->sizes.blocks * CACHE_BLOCK));
     GenerationResult result = {.prompt_tokens = request->prompt_tokens, .finish = GENERATION_REFUSED, .refusal = why};
     ++g->statistics.refused;
     return run->callback(run->context, index, &result);
@@ -272,6 +276,21 @@ static Status leave(Run *run, Running *r, GenerationFinish finish) {
     return run->callback(run->context, r->index, &result);
 }
 
+/* The next count rows of a sequence: of its prefix, of its prompt, or its last new token; left: of prefix and prompt. */
+static void add_rows(Generation *g, const Running *r, int64_t count, int64_t left, bool sample) {
+    const GenerationRequest *request = r->request;
+    const int64_t blocks = kv_cache_blocks_for(r->fed + count), of_prefix = request->prefix_rows - r->fed;
+    const size_t row_bytes = (size_t)g->decoder->config.hidden_size * dtype_bytes(g->decoder->parameters->dtype);
+    GenerationEmbedded embedded = {0};
+    const int32_t *ids = left > 0 ? request->prompt : &r->ids[r->count - 1];
+    if (of_prefix > 0)
+        embedded = (GenerationEmbedded){.rows = count < of_prefix ? count : of_prefix,
+                                        .data = (const char *)request->prefix + (size_t)r->fed * row_bytes};
+    else if (left > 0)
+        ids += r->fed - request->prefix_rows;
+    generation_step_add(&g->step, embedded, ids, count - embedded.rows, r->fed, r->table, blocks, sample);
+}
+
 /* One token of every sequence whose prompt is through, and prompt tokens up to the bound. Returns the number of prompt
  * rows. */
 static int64_t build_step(Generation *g) {
@@ -280,8 +299,7 @@ static int64_t build_step(Generation *g) {
     for (int64_t place = 0; place < g->settings.batch_size; ++place) {
         Running *r = &g->running[place];
         if (!r->request) continue;
-        int64_t left = r->request->prompt_tokens - r->fed;
-        const int32_t *ids = left > 0 ? r->request->prompt + r->fed : &r->ids[r->count - 1];
+        int64_t left = given_rows(r->request) - r->fed;
         int64_t count = left > 0 ? left : 1;
         if (left > 0) {
             if (count > g->settings.prefill_tokens - prompt_rows) count = g->settings.prefill_tokens - prompt_rows;
@@ -290,7 +308,7 @@ static int64_t build_step(Generation *g) {
         }
         bool sample = count >= left;
         if (sample) g->sampled[g->step.sampled] = r;
-        generation_step_add(&g->step, ids, count, r->fed, r->table, kv_cache_blocks_for(r->fed + count), sample);
+        add_rows(g, r, count, left, sample);
         r->fed += count;
     }
     return prompt_rows;
@@ -311,7 +329,7 @@ static void choose(Generation *g, float *logits) {
                                .seen_count = {r->request->prompt_tokens, r->count},
                                .seed = g->settings.seed,
                                .sample = r->request->sample,
-                               .position = (uint64_t)(r->request->prompt_tokens + r->count)};
+                               .position = (uint64_t)(given_rows(r->request) + r->count)};
         r->next = token_sampler_next(g->samplers[omp_get_thread_num()], &g->settings.sampling, &input);
     }
 }

@@ -39,6 +39,9 @@ GenerationSettings generation_defaults(void);
 typedef struct GenerationRequest {
     const int32_t *prompt; /* borrowed until generation_run returns */
     int64_t prompt_tokens;
+    const void *prefix; /* [prefix_rows, hidden_size] in the decoder's dtype, host, borrowed likewise: input embeddings that
+                           stand in front of the prompt, as the soft tokens of a latent memory; NULL: none */
+    int64_t prefix_rows;
     int64_t max_new_tokens; /* 0: as in the settings */
     uint64_t sample;        /* key of its random numbers: number it in the input, whatever rank it runs on */
 } GenerationRequest;
@@ -66,8 +69,8 @@ typedef Status (*GenerationCallback)(void *context, int64_t index, const Generat
 /* Sums over all runs of a Generation. Seconds include the wait for the device. A step that feeds prompt tokens and new tokens
  * together counts for both in proportion to the rows. */
 typedef struct GenerationStatistics {
-    int64_t requests, refused, window_ends; /* refused and window_ends must be told to the user where they are not 0 */
-    int64_t prompt_tokens, new_tokens, steps;
+    int64_t requests, refused, window_ends;          /* refused and window_ends must be told to the user where they are not 0 */
+    int64_t prompt_tokens, new_tokens, steps;        /* prompt_tokens: with the rows of prefixes */
     double prefill_seconds, decode_seconds, seconds; /* seconds: whole runs */
 } GenerationStatistics;
 

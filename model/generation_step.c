@@ -7,6 +7,7 @@ void generation_step_free(GenerationStep *step) {
     if (step->device != step->host) device_release(tape_device(step->tape), step->device);
     free(step->host);
     free(step->logits);
+    free(step->embedded);
     *step = (GenerationStep){0};
 }
 
@@ -32,6 +33,7 @@ Status generation_step_reserve(GenerationStep *step, const Decoder *decoder, Tap
     *step = (GenerationStep){
         .decoder = decoder, .tape = tape, .most_tokens = tokens, .most_sequences = sequences, .table_width = table_width};
     size_t integers = (size_t)place_parts(step);
+    TRY_ALLOC(step->embedded = calloc((size_t)sequences, sizeof *step->embedded));
     TRY_ALLOC(step->host = calloc(integers, sizeof *step->host));
     (void)place_parts(step);
     step->device = step->host;
@@ -43,14 +45,19 @@ Status generation_step_reserve(GenerationStep *step, const Decoder *decoder, Tap
     return STATUS_OK;
 }
 
-void generation_step_clear(GenerationStep *step) { step->tokens = step->sequences = step->sampled = step->longest = 0; }
+void generation_step_clear(GenerationStep *step) {
+    step->tokens = step->sequences = step->sampled = step->longest = step->embedded_count = 0;
+}
 
-void generation_step_add(GenerationStep *step, const int32_t *ids, int64_t count, int64_t before, const int32_t *table,
-                         int64_t table_count, bool sample) {
+void generation_step_add(GenerationStep *step, GenerationEmbedded embedded, const int32_t *ids, int64_t count, int64_t before,
+                         const int32_t *table, int64_t table_count, bool sample) {
     int64_t first = step->tokens, s = step->sequences++;
+    embedded.first_row = first;
+    if (embedded.rows > 0) step->embedded[step->embedded_count++] = embedded;
+    count += embedded.rows;
     for (int64_t i = 0; i < count; ++i) {
         int64_t position = before + i;
-        step->ids[first + i] = ids[i];
+        step->ids[first + i] = i < embedded.rows ? 0 : ids[i - embedded.rows]; /* of an embedding: any id, its row is replaced */
         step->positions[first + i] = (int32_t)position;
         step->slots[first + i] = (int32_t)(table[position / CACHE_BLOCK] * CACHE_BLOCK + position % CACHE_BLOCK);
     }
@@ -98,6 +105,27 @@ static Status run_head(GenerationStep *step, Value *hidden, float **logits) {
     return device_download(device, step->logits, out->data.data, tensor_bytes(out->data));
 }
 
+/* The rows of the tokens, then the embeddings over theirs. */
+static Status embed(GenerationStep *step, Tensor ids, Value **out) {
+    Device *device = tape_device(step->tape);
+    const int64_t width = step->decoder->config.hidden_size;
+    TRY(layer_embedding(step->tape, step->decoder->embedding, ids, out));
+    const size_t row_bytes = (size_t)width * dtype_bytes((*out)->data.dtype);
+    for (int64_t i = 0; i < step->embedded_count; ++i) {
+        const GenerationEmbedded *e = &step->embedded[i];
+        char *rows = (char *)(*out)->data.data + (size_t)e->first_row * row_bytes;
+        TRY(device_upload(device, rows, e->data, (size_t)e->rows * row_bytes));
+    }
+    return STATUS_OK;
+}
+
+static Status run_decoder(GenerationStep *step, DecoderRun *run, Tensor ids, Value **hidden) {
+    Value *embeddings;
+    if (step->embedded_count == 0) return decoder_forward(step->decoder, step->tape, run, ids, hidden);
+    TRY(embed(step, ids, &embeddings));
+    return decoder_forward_embeddings(step->decoder, step->tape, run, embeddings, hidden);
+}
+
 Status generation_step_run(GenerationStep *step, KvCache *cache, float **logits) {
     Tape *tape = step->tape;
     Device *device = tape_device(tape);
@@ -118,7 +146,7 @@ Status generation_step_run(GenerationStep *step, KvCache *cache, float **logits)
     }
     TRY(tape_begin(tape, false, RECOMPUTE_NONE));
     Tensor ids = tensor_1d((void *)(uintptr_t)on_device(step, step->ids), DTYPE_I32, step->tokens);
-    TRY(decoder_forward(step->decoder, tape, &run, ids, &hidden));
+    TRY(run_decoder(step, &run, ids, &hidden));
     if (step->sampled > 0) TRY(run_head(step, hidden, logits));
     return device_synchronize(device);
 }

@@ -52,6 +52,59 @@ static void greedy_is_transformers(void **state) {
     }
 }
 
+/* The first tokens of the prompts given as their embeddings: the same ids, whatever the pieces in which prompts are fed. */
+static void embeddings_stand_for_tokens(void **state) {
+    (void)state;
+    for (int variant = 0; variant < 8; ++variant) {
+        Model model;
+        Prompts prompts;
+        Results whole, split;
+        model_open(&model, models[variant & 1], variant & 2 ? DTYPE_BF16 : DTYPE_F32, false);
+        prompts_open(&prompts, models[variant & 1]);
+        GenerationSettings settings = model_settings(&model);
+        if (variant & 4)
+            settings.sampling = (SamplingSettings){.temperature = 0.8, .top_k = 50, .top_p = 0.95, .repetition_penalty = 1};
+        succeeds(run_generation(&model, &settings, prompts.requests, prompts.count, &whole));
+        const Tensor table = model.decoder->embedding->value;
+        const size_t row = (size_t)table.shape[1] * dtype_bytes(table.dtype);
+        GenerationRequest *requests = malloc((size_t)prompts.count * sizeof *requests);
+        char **rows = malloc((size_t)prompts.count * sizeof *rows);
+        int64_t given = 0;
+        assert_true(requests && rows);
+        for (int64_t i = 0; i < prompts.count; ++i) {
+            GenerationRequest request = prompts.requests[i];
+            int64_t most = request.prompt_tokens - 1, count = i % 4 == 0 ? 0 : i % 4 == 1 ? most : most < 2 * i ? most : 2 * i;
+            assert_non_null(rows[i] = malloc((size_t)count * row + 1));
+            for (int64_t k = 0; k < count; ++k)
+                memcpy(rows[i] + (size_t)k * row, (const char *)table.data + (size_t)request.prompt[k] * row, row);
+            request.prompt += count;
+            request.prompt_tokens -= count;
+            request.prefix = count ? rows[i] : NULL;
+            request.prefix_rows = count;
+            requests[i] = request;
+            given += count;
+        }
+        assert_true(given > 50);
+        const int64_t batches[] = {1, 5, 32}, prefills[] = {1, 7, 512};
+        for (int i = 0; i < 3; ++i) {
+            settings.batch_size = batches[i];
+            settings.prefill_tokens = prefills[i];
+            succeeds(run_generation(&model, &settings, requests, prompts.count, &split));
+            for (int64_t p = 0; p < prompts.count; ++p) {
+                assert_int_equal(split.counts[p], whole.counts[p]);
+                assert_memory_equal(split.ids[p], whole.ids[p], (size_t)whole.counts[p] * sizeof(int32_t));
+            }
+            results_free(&split);
+        }
+        for (int64_t i = 0; i < prompts.count; ++i) free(rows[i]);
+        free(rows);
+        free(requests);
+        results_free(&whole);
+        prompts_close(&prompts);
+        model_close(&model);
+    }
+}
+
 /* The same ids for every batch size, prefill bound and cache size, greedy and sampled, fp32 and bf16. */
 static void batch_changes_nothing(void **state) {
     (void)state;
@@ -131,8 +184,9 @@ static void cached_logits_are_uncached(void **state) {
             float *logits;
             generation_step_clear(&step);
             int others = (int)(p % (OTHERS + 1)); /* in front of it, with other ids */
-            for (int i = 0; i < others; ++i) generation_step_add(&step, ids + i + 1, 3 + 5 * i, 0, tables[i + 1], WIDTH, true);
-            generation_step_add(&step, ids + fed, pieces[p], fed, tables[0], WIDTH, true);
+            for (int i = 0; i < others; ++i)
+                generation_step_add(&step, (GenerationEmbedded){0}, ids + i + 1, 3 + 5 * i, 0, tables[i + 1], WIDTH, true);
+            generation_step_add(&step, (GenerationEmbedded){0}, ids + fed, pieces[p], fed, tables[0], WIDTH, true);
             fed += pieces[p];
             succeeds(generation_step_run(&step, cache, &logits));
             const float *got = logits + others * vocabulary, *wanted = expected + (fed - 1) * vocabulary;
@@ -291,7 +345,11 @@ static void long_prompts_are_refused(void **state) {
     model_open(&model, "untied", DTYPE_F32, false);
     assert_int_equal(model.config.max_position_embeddings, 512);
     for (int i = 0; i < 600; ++i) ids[i] = i % 500;
-    GenerationRequest requests[] = {{ids, 600, 0, 0}, {ids, 10, 5, 1}, {ids, 512, 0, 2}, {ids, 511, 0, 3}, {ids, 500, 0, 4}};
+    GenerationRequest requests[] = {{ids, 600, NULL, 0, 0, 0},
+                                    {ids, 10, NULL, 0, 5, 1},
+                                    {ids, 512, NULL, 0, 0, 2},
+                                    {ids, 511, NULL, 0, 0, 3},
+                                    {ids, 500, NULL, 0, 0, 4}};
     GenerationSettings settings = model_settings(&model);
     settings.eos_count = 0;
     settings.batch_size = 2;
@@ -338,7 +396,8 @@ static void nan_logits_name_the_sample(void **state) {
     succeeds(parameter_set(model.parameters, embedding, values));
     free(values);
     const int32_t good[] = {1, 2, 3}, bad[] = {5, 516, 7};
-    GenerationRequest requests[] = {{good, 3, 0, 1}, {good, 2, 0, 2}, {bad, 3, 0, 3}, {good, 1, 0, 4}};
+    GenerationRequest requests[] = {
+        {good, 3, NULL, 0, 0, 1}, {good, 2, NULL, 0, 0, 2}, {bad, 3, NULL, 0, 0, 3}, {good, 1, NULL, 0, 0, 4}};
     GenerationSettings settings = model_settings(&model);
     settings.vocabulary_limit = 516; /* none of the others may choose the bad row */
     for (int sampled = 0; sampled < 2; ++sampled) {
@@ -435,6 +494,7 @@ static void statistics_add_up(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(greedy_is_transformers),
+        cmocka_unit_test(embeddings_stand_for_tokens),
         cmocka_unit_test(batch_changes_nothing),
         cmocka_unit_test(cached_logits_are_uncached),
         cmocka_unit_test(merged_is_unmerged),
