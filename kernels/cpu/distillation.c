@@ -8,7 +8,9 @@
 
 #include <math.h>
 
-enum { SPAN = 4096 }; /* elements per partial sum */
+enum { SPAN = 4096 }; /* elements of a gradient at a time */
+/* Elements per fp32 partial sum: short, because the divergence of a near teacher is a small difference of these sums. */
+enum { SUM_SPAN = 256 };
 
 /* Sums of exponentials relative to the maxima: of the student's logits, of them and the teacher's over the temperature; and of
  * the teacher's exponentials times (teacher's - student's logit). */
@@ -48,8 +50,8 @@ static float plain_span(const float *z, float maximum, int64_t count) {
 
 static RowSums row_sums(const float *z, const float *t, float temperature, int64_t count) {
     RowSums sums = {.student_maximum = row_maximum(z, count), .teacher_maximum = row_maximum(t, count)};
-    for (int64_t begin = 0; begin < count; begin += SPAN) {
-        int64_t span = count - begin < SPAN ? count - begin : SPAN;
+    for (int64_t begin = 0; begin < count; begin += SUM_SPAN) {
+        int64_t span = count - begin < SUM_SPAN ? count - begin : SUM_SPAN;
         add_span(&sums, z + begin, t + begin, 1.0f / temperature, span);
         if (temperature != 1.0f) sums.plain += (double)plain_span(z + begin, sums.student_maximum, span);
     }
