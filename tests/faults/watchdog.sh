@@ -14,11 +14,13 @@ train reference --set run.watchdog_seconds=$limit
 [[ ! -e $scratch/reference/ranks ]] || fail "one rank needs no board"
 
 ranks=3
-arm "stop:step:1:8"
+# Steps take milliseconds here, a look at the board a twentieth of the limit: step 7 waits for one.
+arm "stop:step:1:8,sleep:step:1:7:$slowness"
 ends failure stopped --set run.watchdog_seconds=$limit --set training.save_steps=4
+grep -q "^stop step 1 8" "$scratch/fired" || fail "the rank was not stopped"
 fired "SIGSTOP"
 says stopped 'watchdog: rank [02] made no progress for [0-9.]+ s .* section training, step 8'
-says stopped '^ *rank 1 .*training, step [0-9]+, .* no sign of life'
+says stopped '^ *rank 1 .*training, step [78], .* no sign of life'
 says stopped 'watchdog: the others wait for rank 1, in section training: stopped, dead'
 at_most $((limit + 6)) "a stopped rank"
 train stopped --set run.watchdog_seconds=$limit --set training.save_steps=4
