@@ -85,8 +85,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memcpy(head, data, head_length);
     head[head_length] = 0;
     if (sscanf(head, "%31s %d %n", name, &max_length, &used) < 2) return 0;
-    DataFormatSettings settings = {name, head + used, "",       used && strchr(head + used, '|') ? "chatml" : "", "", max_length,
-                                   true, 4200,        tokenizer};
+    DataFormatSettings settings = {.format = name,
+                                   .prompt_template = head + used,
+                                   .completion_template = "",
+                                   .chat_template = used && strchr(head + used, '|') ? "chatml" : "",
+                                   .system = "",
+                                   .max_length = max_length,
+                                   .truncate = true,
+                                   .vocabulary_size = 4200,
+                                   .tokenizer = tokenizer};
     convert(&settings, (const char *)end + 1, size - head_length - 1);
     return 0;
 }

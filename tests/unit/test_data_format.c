@@ -11,7 +11,14 @@
 #include <unistd.h>
 
 static DataFormatSettings settings_of(const World *world, const char *format) {
-    return (DataFormatSettings){format, "", "", "", "", 100000, true, 0, 0, 0, world->tokenizer};
+    return (DataFormatSettings){.format = format,
+                                .prompt_template = "",
+                                .completion_template = "",
+                                .chat_template = "",
+                                .system = "",
+                                .max_length = 100000,
+                                .truncate = true,
+                                .tokenizer = world->tokenizer};
 }
 
 static DataFormat *create(const DataFormatSettings *settings) {

@@ -10,7 +10,14 @@
 #include <unistd.h>
 
 static DataFormatSettings settings_of(const World *world, const char *format) {
-    return (DataFormatSettings){format, "", "", "", "", 100000, true, 0, world->tokenizer};
+    return (DataFormatSettings){.format = format,
+                                .prompt_template = "",
+                                .completion_template = "",
+                                .chat_template = "",
+                                .system = "",
+                                .max_length = 100000,
+                                .truncate = true,
+                                .tokenizer = world->tokenizer};
 }
 
 static Status add(const World *world, const DataFormatSettings *settings, const char *json, ExampleList *list) {

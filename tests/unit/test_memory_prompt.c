@@ -13,7 +13,14 @@
 
 static DataFormat *create(const World *world, const char *name, const char *template_text, int64_t max_length) {
     DataFormat *format;
-    DataFormatSettings settings = {name, template_text, "", "", "", max_length, true, 0, world->tokenizer};
+    DataFormatSettings settings = {.format = name,
+                                   .prompt_template = template_text,
+                                   .completion_template = "",
+                                   .chat_template = "",
+                                   .system = "",
+                                   .max_length = max_length,
+                                   .truncate = true,
+                                   .tokenizer = world->tokenizer};
     assert_null(data_format_create(&settings, &format));
     return format;
 }

@@ -194,7 +194,14 @@ static void lines_are_of_format_memory(void **state) {
     DataFormat *format;
     assert_null(tokenizer_load(TEST_DATA "/tokenizer-small", &tokenizer));
     assert_null(tokenizer_scratch_new(tokenizer, &scratch));
-    DataFormatSettings settings = {"memory", "", "", "", "", 3072, true, 0, tokenizer};
+    DataFormatSettings settings = {.format = "memory",
+                                   .prompt_template = "",
+                                   .completion_template = "",
+                                   .chat_template = "",
+                                   .system = "",
+                                   .max_length = 3072,
+                                   .truncate = true,
+                                   .tokenizer = tokenizer};
     assert_null(data_format_create(&settings, &format));
     Text all = synthesize(world, sources[4][0], sources[4][1], 42, 0, MOST_RECORDS, NULL);
     SampleList samples = {.count = 0};
