@@ -82,6 +82,11 @@ job_command() {
         # jobs/bind.sh binds, by the GPU of the rank; a rank that dies takes the others with it.
         command=(srun --mpi=pmix --cpu-bind=none --kill-on-bad-exit=1 "${image[@]}")
     else
+        # A lost machine ends the job after some 40 s. Without this mpirun notices after 8 minutes; when the ranks have ended
+        # by their watchdog it even waits for an answer from there for a quarter of an hour.
+        export OMPI_MCA_oob_tcp_keepalive_time=${OMPI_MCA_oob_tcp_keepalive_time:-20}
+        export OMPI_MCA_oob_tcp_keepalive_intvl=${OMPI_MCA_oob_tcp_keepalive_intvl:-5}
+        export OMPI_MCA_oob_tcp_keepalive_probes=${OMPI_MCA_oob_tcp_keepalive_probes:-4}
         # shellcheck disable=SC2206 # options, to be split
         command=(mpirun -np "$SLURM_NTASKS" --bind-to none $MPIRUN_OPTIONS)
     fi
