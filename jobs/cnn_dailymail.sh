@@ -8,8 +8,8 @@
 # Submit it again, or let it requeue itself: it goes on from the newest checkpoint. scancel ID ends it for good.
 #SBATCH --job-name=cnn_dailymail
 #SBATCH --nodes=1
-#SBATCH --gpus-per-node=4
-#SBATCH --ntasks-per-node=4    # one rank per GPU: the same number
+#SBATCH --gpus-per-node=3       # the recipe's global batch of 12 is 3 micro-batches of 4
+#SBATCH --ntasks-per-node=3     # one rank per GPU: the same number
 #SBATCH --time=24:00:00        # per start; requeued as often as it takes
 ##SBATCH --account=ACCOUNT
 ##SBATCH --partition=PARTITION

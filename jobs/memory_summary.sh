@@ -8,8 +8,8 @@
 # Submit it again, or let it requeue itself: it goes on from the newest checkpoint. scancel ID ends it for good.
 #SBATCH --job-name=memory_summary
 #SBATCH --nodes=1
-#SBATCH --gpus-per-node=2
-#SBATCH --ntasks-per-node=2    # one rank per GPU: the same number
+#SBATCH --gpus-per-node=2       # the recipe's global batch of 12 is 2 micro-batches of 6
+#SBATCH --ntasks-per-node=2     # one rank per GPU: the same number
 #SBATCH --time=12:00:00        # per start; requeued as often as it takes
 ##SBATCH --account=ACCOUNT
 ##SBATCH --partition=PARTITION

@@ -119,6 +119,26 @@ second=$job
 LAUNCHER=mpirun submit mpirun "${slow}0.5 -"
 mpirun_job=$job
 
+# Containers, by stand-ins that note how they are called and run the program all the same.
+mkdir "$scratch/stand-ins"
+cat >"$scratch/stand-ins/apptainer" <<STAND_IN
+#!/bin/bash
+echo "\$*" >>"$scratch/apptainer.calls"
+while [[ \$1 != *.sif ]]; do shift; done
+shift && exec "\$@"
+STAND_IN
+cat >"$scratch/stand-ins/srun" <<STAND_IN
+#!/bin/bash
+echo "\$*" >>"$scratch/srun.calls"
+for word in "\$@"; do [[ \$word == --container-* ]] || words+=("\$word"); done
+exec "$(command -v srun)" "\${words[@]}"
+STAND_IN
+chmod +x "$scratch"/stand-ins/*
+PATH=$scratch/stand-ins:$PATH CONTAINER=$scratch/image.sif submit apptainer -
+apptainer=$job
+PATH=$scratch/stand-ins:$PATH CONTAINER=registry/image:1 submit pyxis -
+pyxis=$job
+
 within 60 terminated steps_logged terminated 1
 scancel --signal=TERM "$terminated" # reaches the ranks, not the script
 within 60 cancelled steps_logged cancelled 1
@@ -143,6 +163,16 @@ requeued_once killed '[1-9][0-9]*' "a killed rank, requeued"
 completed mpirun "$mpirun_job" 90
 output_says mpirun 'got SIGUSR1'
 requeued_once mpirun 75 "mpirun instead of srun, requeued"
+
+completed apptainer "$apptainer" 60
+grep -q "^exec --bind $scratch --pwd $scratch $scratch/image.sif $PROGRAM train " "$scratch/apptainer.calls" || fail "apptainer: $(<"$scratch/apptainer.calls")"
+same apptainer reference "in a container, by apptainer"
+if [[ $wanted != mpirun ]]; then
+    completed pyxis "$pyxis" 60
+    grep -q -- " --container-image=registry/image:1 --container-mounts=$scratch:$scratch --container-workdir=$scratch " "$scratch/srun.calls" ||
+        fail "srun: $(<"$scratch/srun.calls")"
+    same pyxis reference "in a container, by srun"
+fi
 
 completed first "$first" 60
 fault_fired first
