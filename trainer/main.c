@@ -24,6 +24,7 @@ static const Command commands[] = {
     {"memory", command_memory, "session memory, its training data, and how much of it summaries state"},
     {"summarize", command_summarize, "summaries of documents of any length"},
     {"generate", command_generate, "continue prompts: batch inference"},
+    {"answer", command_answer, "queries about long contexts, through a latent memory"},
     {"export", command_export, "a checkpoint as PEFT adapter or merged model directory"},
     {"inspect", command_inspect, "what a checkpoint, model, safetensors file or data set holds"},
     {"plot", command_plot, "loss curves of a run as SVG or PNG"},

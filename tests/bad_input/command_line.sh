@@ -6,7 +6,7 @@ set -euo pipefail
 adamem=$1
 # shellcheck source=tests/bad_input/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-commands=(init-model tokenize prepare train evaluate score memory judge export inspect plot bench info)
+commands=(init-model tokenize prepare train evaluate score memory judge answer export inspect plot bench info)
 
 refuse "no sub-command" 'sub-command is missing'
 refuse "unknown sub-command" '"trian".*nearest is train' trian

@@ -28,6 +28,9 @@ Status command_score(int argc, char **argv);
 /* Continues prompts, JSON lines to JSON lines in order. Collective. */
 Status command_generate(int argc, char **argv);
 
+/* Answers queries about long contexts through a latent memory. */
+Status command_answer(int argc, char **argv);
+
 /* A checkpoint becomes a PEFT or a merged Hugging Face directory. */
 Status command_export(int argc, char **argv);
 
