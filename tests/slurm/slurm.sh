@@ -111,11 +111,15 @@ submit stuck "kill:step:0:2 kill:step:0:2 kill:step:0:2 kill:step:0:2" --export=
 stuck=$job
 submit mistyped - -- --set training.lerning_rate=1
 mistyped=$job
-# A chain as the three phases make one: the second continues what the first has left, in spite of its interruption.
-submit first "terminate:step:1:6 -"
-first=$job
-submit second - "--dependency=afterok:$first" --kill-on-invalid-dep=yes -- --set "run.output_dir=$scratch/first"
-second=$job
+# The three phases, one after the other: here each goes on with the run of the one before, and the first is interrupted.
+mkdir "$scratch/configs"
+for phase in 1 2 3; do
+    { cat "$CONFIG" && echo "# of phase $phase"; } | sed "s|^run = {|& output_dir = \"$scratch/chain\";|" \
+        >"$scratch/configs/adamem_phase$phase.cfg"
+done
+printf '%s\n' terminate:step:1:6 - >"$scratch/chain.faults"
+schedule=$(cd "$scratch" && unset CONFIG && FAULT_FILE=$scratch/chain.faults sbatch --parsable --output="$scratch/schedule.out" \
+    jobs/adamem_schedule.sh --ntasks-per-node=2 --gpus-per-node=0 --output="$scratch/%x.out")
 LAUNCHER=mpirun submit mpirun "${slow}0.5 -"
 mpirun_job=$job
 
@@ -174,11 +178,19 @@ if [[ $wanted != mpirun ]]; then
     same pyxis reference "in a container, by srun"
 fi
 
-completed first "$first" 60
-fault_fired first
-requeued_once first 75 "first of a chain, requeued"
-completed second "$second" 60
-grep -q '^continuing from step 20' "$scratch/logs/second-"*/start-0.log || { show second && fail "second did not continue first"; }
+completed schedule "$schedule" 60
+phases=$(sed -n 's/^phase [123]: job \([0-9]*\).*/\1/p' "$scratch/schedule.out" | xargs)
+[[ $phases == +([0-9])" "+([0-9])" "+([0-9]) ]] || { show schedule && fail "schedule: submitted \"$phases\""; }
+read -r first second third <<<"$phases"
+completed phase1 "$first" 60
+fault_fired chain
+output_says phase1 'SLURM_RESTART_COUNT=1: '
+completed phase2 "$second" 60
+completed phase3 "$third" 60
+same chain reference "three phases in a chain, the first interrupted"
+for phase in 2 3; do
+    grep -q '^continuing from step 20' "$scratch/logs/phase$phase-"*/start-0.log || { show phase$phase && fail "phase $phase began too early"; }
+done
 
 within 60 mistyped ended "$mistyped"
 [[ $(state "$mistyped") == FAILED && $(restarts mistyped) == 1 ]] || fail "mistyped: $(state "$mistyped")"
