@@ -56,7 +56,7 @@ same whole reference "4 ranks on two hosts, $((carried / 1000)) kB on the wire"
 cut_within() {
     local run=$1 allowed=$(($2 * slowness)) from status=0
     shift 2
-    arm "sleep:step:*:*:0.3"
+    arm "sleep:step:*:12-15:1"
     distributed "$run" --set training.save_steps=11 "$@"
     until grep -q '"step": 12,' "$scratch/$run/metrics.jsonl" 2>/dev/null; do
         kill -0 "$launcher" 2>/dev/null || { cat "$scratch/$run.log" >&2 && fail "$run ended before its link was cut"; }
@@ -86,9 +86,8 @@ goes_on() {
 # The ranks notice.
 limit=$((3 * slowness))
 cut_within watched $((limit + 15)) --set "run.watchdog_seconds=$limit"
-says watched 'watchdog: rank [0-3] made no progress for .* inside the collective'
-says watched '^  rank [01] \(first, .*training, step 1[34], '
-says watched '^  rank [23] \(second, .*training, step 1[34], '
+# The table of all ranks may be told by a rank on the far side, whose words no longer arrive.
+says watched 'watchdog: rank [01] made no progress for .* section training, step 1[34], inside the collective'
 goes_on watched "a cut link, ended by the watchdog"
 
 # mpirun notices, long before the watchdog: the settings of jobs/common.sh, with shorter times.
