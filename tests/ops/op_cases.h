@@ -31,11 +31,8 @@ typedef struct OpTestPlan {
 
 enum { MAX_RUNS = 5 };
 
-/* Returns the number of failed tests. */
-int run_op_plan(const OpTestPlan *plan);
-
 /* Every case on a backend: against the reference, and again with other thread counts (CPU) or once more (CUDA) for the same
- * bits. ops: NULL, or the table to use instead of the device's own. Returns the number of failed tests. */
-int run_op_tests(BackendKind kind, const Ops *ops);
+ * bits. Returns the number of failed tests. */
+int run_op_plan(const OpTestPlan *plan);
 
 #endif

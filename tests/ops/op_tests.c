@@ -86,6 +86,10 @@ static void run_case(void **state) {
 static int add_cases(Parameter *parameters, int count, const OpCase *cases, Parameter common) {
     for (; cases->name; ++cases)
         for (int bf16 = 0; bf16 <= (cases->typed ? 1 : 0); ++bf16) {
+            if (count == MAX_CASES) {
+                fprintf(stderr, "MAX_CASES is too small\n");
+                exit(1);
+            }
             Parameter *p = &parameters[count++];
             *p = common;
             p->op = cases;
@@ -133,9 +137,4 @@ int run_op_plan(const OpTestPlan *plan) {
     for (int i = 0; i < plan->runs; ++i) device_close(devices[i]);
     device_close(cpu);
     return failed;
-}
-
-int run_op_tests(BackendKind kind, const Ops *ops) {
-    const OpTestPlan plan = {.kind = kind, .ops = ops, .runs = 4};
-    return run_op_plan(&plan);
 }

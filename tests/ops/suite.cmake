@@ -12,7 +12,7 @@ endfunction()
 
 adamem_op_test(test_ops ops/test_ops.c unit)
 # The ops of the next lower level; and oneDNN limited to AVX2, which has no bf16 product: the widening path of such machines.
-add_test(NAME test_ops_lower_level COMMAND test_ops 1)
-add_test(NAME test_ops_widened COMMAND test_ops)
+add_test(NAME test_ops_lower_level COMMAND test_ops 1 2)
+add_test(NAME test_ops_widened COMMAND test_ops 0 2)
 set_tests_properties(test_ops_lower_level test_ops_widened PROPERTIES LABELS unit TIMEOUT 600 SKIP_RETURN_CODE 77)
 set_tests_properties(test_ops_widened PROPERTIES ENVIRONMENT "DNNL_MAX_CPU_ISA=AVX2;ONEDNN_MAX_CPU_ISA=AVX2")

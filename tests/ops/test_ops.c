@@ -1,5 +1,5 @@
-/* The CPU backend against the float64 reference, with 1, 2, 3 and 4 threads: test_ops [level], level 0 being the best instruction
- * set of this machine. */
+/* The CPU backend against the float64 reference, with 1 to RUNS threads (4 unless told): test_ops [LEVEL [RUNS]]. Level 0 is the
+ * best instruction set of this machine. */
 #include "kernels/ops_cpu.h"
 #include "tests/ops/op_cases.h"
 
@@ -13,5 +13,6 @@ int main(int argc, char **argv) {
         return 77;
     }
     printf("ops compiled for %s\n", backend->name);
-    return run_op_tests(BACKEND_CPU, backend->ops);
+    const OpTestPlan plan = {.kind = BACKEND_CPU, .ops = backend->ops, .runs = argc > 2 ? atoi(argv[2]) : 4};
+    return run_op_plan(&plan);
 }
